@@ -1,0 +1,21 @@
+//! siding: a reverse tunnel over one WebSocket.
+//!
+//! The map, in the order in which a byte meets it:
+//!
+//! - [`config`]: what was typed becomes what is meant; every limit with its default and reason.
+//! - [`reactor`]: owns every socket and the timer wheel, knows no protocol.
+//! - [`tunnel`]: pure protocol: frames, windows, relays, the mux of one link, the link itself.
+//! - [`http`]: pure HTTP/1.1: heads, framing, error replies.
+//! - [`pool`]: pure: which parked connection to use, park or refuse, with reasons.
+//! - [`server`], [`client`]: the two roles, which join all of these and never each other.
+//! - [`demo`]: both roles and two small origins in one process.
+//!
+//! Time and IO are arguments: nothing in `tunnel`, `http` or `pool` reads a clock or holds a socket,
+//! so the release code runs on real sockets and on a simulated network alike.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod key;
+pub mod reactor;

@@ -1,0 +1,2 @@
+//! The event loop.
+pub mod net;

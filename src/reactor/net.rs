@@ -1,0 +1,151 @@
+//! What the reactor asks of the outside world.
+//!
+//! [`Net`] is the only seam between siding and an operating system: `mio_net` implements it on mio
+//! and real sockets, the tests implement it on a simulated network with a seed, and the release code
+//! of both roles runs on either without knowing which.
+//!
+//! Readiness is edge-triggered. A stream is registered once, for both directions, and an event only
+//! says "maybe"; [`std::io::ErrorKind::WouldBlock`] is the only "no".
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{clock::Now, key::Key};
+
+/// Sockets, names, time and chance: everything that is not computation.
+pub trait Net {
+    /// A connected (or connecting) byte stream; reads and writes never block.
+    type Stream: Read + Write;
+    /// A listening socket.
+    type Listener;
+
+    /// Reads both clocks. The reactor calls it once per turn.
+    fn now(&mut self) -> Now;
+
+    /// Fills `bytes` with unpredictable ones (nonces, jitter).
+    fn random(&mut self, bytes: &mut [u8]);
+
+    /// Binds and registers a listener under `key`. Connections it accepts inherit its options.
+    ///
+    /// # Errors
+    /// The address is in use, not ours, or not permitted; or descriptors have run out.
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;
+
+    /// The address a listener is bound to (the port the system chose where 0 was asked for).
+    ///
+    /// # Errors
+    /// The system's own.
+    fn local_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr>;
+
+    /// Takes one connection that waits, not yet registered.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; others when descriptors or memory have run out.
+    fn accept(
+        &mut self,
+        listener: &mut Self::Listener,
+    ) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Starts to connect. The stream is not yet registered; once it is, "writable" tells that the
+    /// attempt has ended and [`Net::connected`] how.
+    ///
+    /// # Errors
+    /// The attempt failed at once, or descriptors have run out.
+    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<Self::Stream>;
+
+    /// Whether an attempt has ended: `None` while it goes on, else the address of the peer.
+    ///
+    /// # Errors
+    /// Why the attempt failed.
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>>;
+
+    /// Registers a stream under `key` for both directions, once in its life.
+    ///
+    /// # Errors
+    /// The system's own.
+    fn register(&mut self, stream: &mut Self::Stream, key: Key) -> io::Result<()>;
+
+    /// Sends FIN: nothing more will be written.
+    ///
+    /// # Errors
+    /// The peer is gone already.
+    fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
+    /// Makes dropping the stream send RST instead of FIN.
+    fn abort(&mut self, stream: &mut Self::Stream);
+
+    /// The pending error of a stream, which it clears.
+    fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
+
+    /// Looks a byte ahead without taking it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; `Ok(0)` is the end of the stream.
+    fn peek(&mut self, stream: &mut Self::Stream) -> io::Result<usize>;
+
+    /// Looks up a host name; [`Event::Resolved`] brings the answer. One look-up per name is under
+    /// way at a time (the caller sees to it).
+    fn resolve(&mut self, name: &str, class: NameClass);
+
+    /// Waits for events until `timeout` has passed (`None`: for ever) and appends them.
+    ///
+    /// # Errors
+    /// The selector itself failed: the process cannot go on.
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// What a connection is for; it decides the socket's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A link: a short queue of unsent bytes (`TCP_NOTSENT_LOWAT`) keeps latency low under load.
+    Link,
+    /// A target or origin.
+    Target,
+}
+
+/// Who named a host; a thread is kept for the operator's own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameClass {
+    /// In our configuration.
+    Configured,
+    /// By a user of a `forward` listener.
+    Users,
+}
+
+/// Something happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// A socket may have become ready.
+    Ready {
+        /// The slot of the key it was registered under. Slots are vacated only between two polls, so
+        /// the index alone cannot name a stranger.
+        index: u32,
+        /// In which ways.
+        ready: Ready,
+    },
+    /// A name was looked up.
+    Resolved {
+        /// As it was asked for.
+        name: Box<str>,
+        /// Its addresses, at least one, or why there are none.
+        result: Result<Vec<IpAddr>, String>,
+    },
+    /// The operator asks the process to end (SIGINT, SIGTERM); the second time, at once.
+    Stop,
+}
+
+/// Edge-triggered readiness, as hints: only `WouldBlock` says "no".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Bytes, an end of stream or a connection to accept may be there.
+    pub readable: bool,
+    /// There may be room to write, or a connection attempt has ended.
+    pub writable: bool,
+    /// The peer has sent FIN or RST: read on to the end, a short read no longer means "drained".
+    pub closed: bool,
+    /// The socket has a pending error.
+    pub error: bool,
+}
