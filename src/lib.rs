@@ -15,7 +15,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod http;
 pub mod key;
+mod lend;
+pub mod pool;
 pub mod reactor;
+pub mod server;
+pub mod tunnel;

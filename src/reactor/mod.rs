@@ -1,2 +1,813 @@
-//! The event loop.
+//! The event loop: it owns every socket, every deadline and the names being looked up, and knows no
+//! protocol.
+//!
+//! A role (server, client) gives each entry a label of its own, its *owner*, and is called back with
+//! it. Everything a role may do to the outside goes through [`Reactor`]'s methods, by [`Key`].
+//!
+//! **Readiness is sticky.** An edge-triggered event sets a flag that stays until the kernel says
+//! "would block", or shows it by a short read or write, so no system call is made that can only say
+//! so. Once a peer was seen to close, short reads no longer mean "drained" (data and FIN queued
+//! together give one event), and reading goes on to the end.
+//!
+//! **Deadlines are overwritten, not armed.** The wheel holds at most one entry per socket; an entry
+//! that fires too early is put back at the deadline that holds by then.
+//!
+//! **Close is a mark.** Slots are vacated at the end of the turn, so an event can only name the
+//! tenant it was meant for.
+//!
+//! **Work cut short is kept.** What a role gives to [`Reactor::again`] is ready in the next turn
+//! without an event, and the poll does not sleep on it.
+
+pub mod mio_net;
 pub mod net;
+pub mod resolver;
+mod socket;
+pub mod wheel;
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use log::{debug, trace};
+use slab::Slab;
+
+pub use self::socket::Deadline;
+use self::{
+    net::{Event, NameClass, Net, Purpose, Ready, is_out_of_descriptors},
+    resolver::{Lookup, Names},
+    socket::{Kind, Life, Socket},
+    wheel::TimerWheel,
+};
+use crate::{clock::Now, key::Key};
+
+/// What a role answers to.
+pub trait Role<N: Net> {
+    /// The role's label of a socket.
+    type Owner: Copy;
+
+    /// A socket may be ready; a listener may have a connection.
+    fn ready(
+        &mut self,
+        io: &mut Reactor<N, Self::Owner>,
+        key: Key,
+        owner: Self::Owner,
+        ready: Ready,
+        now: Now,
+    );
+
+    /// A deadline has passed; it is unset by then.
+    fn timeout(&mut self, io: &mut Reactor<N, Self::Owner>, key: Key, owner: Self::Owner, now: Now);
+
+    /// A name that was pending has an answer.
+    fn resolved(&mut self, io: &mut Reactor<N, Self::Owner>, name: &str, found: &Found, now: Now);
+
+    /// The operator asks to end; asked a second time, at once.
+    fn stop(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
+
+    /// Everything of this turn was handled: send what there is to send.
+    fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
+
+    /// Whether the role has ended.
+    fn is_over(&self) -> bool;
+}
+
+/// Whether there is more to flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flushed {
+    /// No.
+    Idle,
+    /// Yes: poll without sleeping.
+    More,
+}
+
+/// The addresses of a name, or why there are none.
+pub type Found = Result<Rc<[IpAddr]>, Rc<str>>;
+
+/// What [`Reactor::resolve`] can say at once.
+#[derive(Debug)]
+#[must_use]
+pub enum Resolving {
+    /// It was known.
+    Known(Found),
+    /// [`Role::resolved`] brings the answer.
+    Pending,
+    /// Too many look-ups are under way.
+    Busy,
+}
+
+/// What [`Reactor::accept`] came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Accepted {
+    /// A connection, registered, and where it comes from.
+    Connection(Key, SocketAddr),
+    /// None waits.
+    Empty,
+    /// Descriptors have run out. The listener is ready again after a socket was closed, or
+    /// [`ACCEPT_PAUSE`].
+    Starved,
+}
+
+/// The event loop and all that it owns.
+pub struct Reactor<N: Net, O> {
+    net: N,
+    sockets: Slab<Socket<N, O>>,
+    wheel: TimerWheel<Key>,
+    names: Names,
+    now: Now,
+    serial: u32,
+    /// Bytes given back to sockets.
+    unread: usize,
+    closing: Vec<Key>,
+    again: VecDeque<Key>,
+    /// Listeners that wait for a descriptor.
+    starved: Vec<Key>,
+    events: Vec<Event>,
+}
+
+impl<N: Net, O: Copy> Reactor<N, O> {
+    /// An event loop with nothing in it.
+    pub fn new(mut net: N) -> Reactor<N, O> {
+        let now = net.now();
+        Reactor {
+            net,
+            sockets: Slab::new(),
+            wheel: TimerWheel::new(now.instant),
+            names: Names::new(),
+            now,
+            serial: 0,
+            unread: 0,
+            closing: Vec::new(),
+            again: VecDeque::new(),
+            starved: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Runs `role` until it is over.
+    ///
+    /// # Errors
+    /// The selector failed: the process cannot go on.
+    pub fn run<R: Role<N, Owner = O>>(&mut self, role: &mut R) -> io::Result<()> {
+        let mut flushed = role.flush(self, self.now);
+        while !role.is_over() {
+            flushed = self.turn(role, flushed)?;
+        }
+        Ok(())
+    }
+
+    /// One turn: poll, handle, flush.
+    ///
+    /// # Errors
+    /// The selector failed: the process cannot go on.
+    pub fn turn<R: Role<N, Owner = O>>(
+        &mut self,
+        role: &mut R,
+        flushed: Flushed,
+    ) -> io::Result<Flushed> {
+        let timeout = if flushed == Flushed::More || !self.again.is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            self.wheel
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(self.now.instant))
+        };
+        let again = self.again.len();
+        let mut events = std::mem::take(&mut self.events);
+        self.net.poll(&mut events, timeout)?;
+        self.now = self.net.now();
+        trace!(
+            "turn: {} events, {again} kept, slept up to {timeout:?}",
+            events.len()
+        );
+        for event in events.drain(..) {
+            match event {
+                Event::Ready { index, ready } => self.dispatch(role, index, ready),
+                Event::Resolved { name, result } => {
+                    let found = self.names.resolved(&name, result, self.now.instant);
+                    role.resolved(self, &name, &found, self.now);
+                }
+                Event::Stop => role.stop(self, self.now),
+            }
+        }
+        self.events = events;
+        for _ in 0..again {
+            let Some(key) = self.again.pop_front() else {
+                break;
+            };
+            let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+                continue;
+            };
+            if socket.serial != key.serial || !std::mem::take(&mut socket.again) {
+                continue;
+            }
+            let (readable, writable) = (socket.is_readable(), socket.writable);
+            match socket.life {
+                Life::Open => {
+                    let ready = Ready {
+                        readable,
+                        writable,
+                        ..Ready::default()
+                    };
+                    let owner = socket.owner;
+                    role.ready(self, key, owner, ready, self.now);
+                }
+                Life::Lingering { .. } => self.discard(key),
+                Life::Closing => {}
+            }
+        }
+        while let Some((_, key)) = self.wheel.expire(self.now.instant) {
+            self.expired(role, key);
+        }
+        let flushed = role.flush(self, self.now);
+        self.sweep();
+        Ok(flushed)
+    }
+
+    fn dispatch<R: Role<N, Owner = O>>(&mut self, role: &mut R, index: u32, ready: Ready) {
+        let Some(socket) = self.sockets.get_mut(index as usize) else {
+            return;
+        };
+        let key = Key {
+            index,
+            serial: socket.serial,
+        };
+        socket.readable |= ready.readable || ready.closed;
+        socket.writable |= ready.writable;
+        socket.closed |= ready.closed || ready.error;
+        match socket.life {
+            Life::Closing => return,
+            Life::Lingering { .. } => return self.discard(key),
+            Life::Open => {}
+        }
+        if ready.error
+            && !socket.connecting
+            && let Kind::Stream(stream) = &mut socket.kind
+            && let Some(error) = self.net.take_error(stream)
+        {
+            socket.failed = Some(error.kind());
+            socket.readable = true;
+        }
+        let owner = socket.owner;
+        role.ready(self, key, owner, ready, self.now);
+    }
+
+    fn expired<R: Role<N, Owner = O>>(&mut self, role: &mut R, key: Key) {
+        let now = self.now;
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        if socket.serial != key.serial || socket.life == Life::Closing {
+            return;
+        }
+        socket.timer = None;
+        let Some(at) = socket.due() else { return };
+        if at > now.instant {
+            socket.timer = Some(self.wheel.insert(at, key));
+            return;
+        }
+        socket.deadline = Deadline::None;
+        if matches!(socket.life, Life::Lingering { .. }) {
+            self.close(key);
+        } else if matches!(socket.kind, Kind::Listener(_)) {
+            self.again(key);
+        } else {
+            let owner = socket.owner;
+            role.timeout(self, key, owner, now);
+        }
+    }
+
+    /// Vacates the slots of closed sockets.
+    fn sweep(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.closing) {
+            let socket = self.sockets.remove(key.index as usize);
+            if let Some(timer) = socket.timer {
+                self.wheel.cancel(timer);
+            }
+            self.unread -= socket.unread_len();
+        }
+        for listener in std::mem::take(&mut self.starved) {
+            self.again(listener);
+        }
+    }
+
+    /// This turn's time.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The outside world, for what only its maker knows of it.
+    pub fn net(&mut self) -> &mut N {
+        &mut self.net
+    }
+
+    /// Fills `bytes` with unpredictable ones.
+    pub fn random(&mut self, bytes: &mut [u8]) {
+        self.net.random(bytes);
+    }
+
+    /// How many sockets, listeners and timers there are.
+    pub fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Bytes that were read and given back.
+    pub fn unread_bytes(&self) -> usize {
+        self.unread
+    }
+
+    /// Opens a listener.
+    ///
+    /// # Errors
+    /// The address is in use, not ours, or not permitted; or descriptors have run out.
+    pub fn listen(&mut self, address: SocketAddr, owner: O) -> io::Result<(Key, SocketAddr)> {
+        let key = self.vacant();
+        let listener = self.net.listen(address, key)?;
+        let bound = self.net.local_address(&listener)?;
+        self.occupy(key, Kind::Listener(listener), owner);
+        Ok((key, bound))
+    }
+
+    /// Takes a connection that waits at a listener, and labels it.
+    pub fn accept(&mut self, listener: Key, owner: O) -> Accepted {
+        loop {
+            let key = self.vacant();
+            let Some(socket) = self.sockets.get_mut(listener.index as usize) else {
+                return Accepted::Empty;
+            };
+            let Kind::Listener(from) = &mut socket.kind else {
+                return Accepted::Empty;
+            };
+            match self.net.accept(from) {
+                Ok((mut stream, address)) => match self.net.register(&mut stream, key) {
+                    Ok(()) => {
+                        self.occupy(key, Kind::Stream(stream), owner);
+                        return Accepted::Connection(key, address);
+                    }
+                    Err(error) => debug!("connection from {address} not registered: {error}"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.readable = false;
+                    return Accepted::Empty;
+                }
+                Err(error) if is_out_of_descriptors(&error) => {
+                    if !self.starved.contains(&listener) {
+                        self.starved.push(listener);
+                    }
+                    let at = self.now.instant + ACCEPT_PAUSE;
+                    self.set_deadline(listener, Deadline::At(at));
+                    return Accepted::Starved;
+                }
+                // The connection died while it waited; the next one may be well.
+                Err(error) => debug!("accept: {error}"),
+            }
+        }
+    }
+
+    /// Starts to connect. The owner is told that the stream is ready once the attempt has ended;
+    /// [`Reactor::connected`] says how.
+    ///
+    /// # Errors
+    /// It failed at once, or descriptors have run out.
+    pub fn connect(&mut self, address: SocketAddr, purpose: Purpose, owner: O) -> io::Result<Key> {
+        let mut stream = self.net.connect(address, purpose)?;
+        let key = self.vacant();
+        self.net.register(&mut stream, key)?;
+        self.occupy(key, Kind::Stream(stream), owner);
+        let socket = &mut self.sockets[key.index as usize];
+        socket.connecting = true;
+        socket.writable = false;
+        Ok(key)
+    }
+
+    /// Whether an attempt to connect has ended: `None` while it goes on, else the peer's address.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn connected(&mut self, key: Key) -> io::Result<Option<SocketAddr>> {
+        let (socket, net) = self.lend(key)?;
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let peer = net.connected(stream)?;
+        if peer.is_some() {
+            socket.connecting = false;
+            socket.writable = true;
+        }
+        Ok(peer)
+    }
+
+    /// Marks an accepted connection as a link: a short queue of unsent bytes.
+    pub fn prefer_latency(&mut self, key: Key) {
+        if let Ok((
+            Socket {
+                kind: Kind::Stream(stream),
+                ..
+            },
+            net,
+        )) = self.lend(key)
+        {
+            net.prefer_latency(stream);
+        }
+    }
+
+    /// An entry without a socket: nothing but an owner and a deadline.
+    pub fn timer(&mut self, owner: O, deadline: Deadline) -> Key {
+        let key = self.vacant();
+        self.occupy(key, Kind::Timer, owner);
+        self.set_deadline(key, deadline);
+        key
+    }
+
+    /// Looks up a name.
+    pub fn resolve(&mut self, name: &str, class: NameClass) -> Resolving {
+        match self.names.lookup(name, self.now.instant) {
+            Lookup::Known(found) => Resolving::Known(found),
+            Lookup::Pending { start } => {
+                if start {
+                    self.net.resolve(name, class);
+                }
+                Resolving::Pending
+            }
+            Lookup::Busy => Resolving::Busy,
+        }
+    }
+
+    /// Whose socket it is.
+    pub fn owner(&self, key: Key) -> Option<O> {
+        self.sockets
+            .get(key.index as usize)
+            .filter(|socket| socket.serial == key.serial && socket.life == Life::Open)
+            .map(|socket| socket.owner)
+    }
+
+    /// Gives the socket another label.
+    pub fn set_owner(&mut self, key: Key, owner: O) {
+        if let Some(socket) = self.socket(key) {
+            socket.owner = owner;
+        }
+    }
+
+    /// Sets, moves or unsets the deadline of an entry.
+    pub fn set_deadline(&mut self, key: Key, deadline: Deadline) {
+        let now = self.now.instant;
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        if socket.serial != key.serial || socket.life == Life::Closing {
+            return;
+        }
+        socket.deadline = deadline;
+        if matches!(deadline, Deadline::Idle(_)) {
+            socket.active = now;
+        }
+        let Some(at) = socket.due() else { return };
+        if let Some(timer) = socket.timer {
+            if self.wheel.deadline(timer).is_some_and(|armed| armed <= at) {
+                return;
+            }
+            self.wheel.cancel(timer);
+        }
+        socket.timer = Some(self.wheel.insert(at, key));
+    }
+
+    /// Calls the owner in the next turn, event or not.
+    pub fn again(&mut self, key: Key) {
+        if let Some(socket) = self.sockets.get_mut(key.index as usize)
+            && socket.serial == key.serial
+            && !std::mem::replace(&mut socket.again, true)
+        {
+            self.again.push_back(key);
+        }
+    }
+
+    /// Reads what was given back, then from the network.
+    ///
+    /// # Errors
+    /// `WouldBlock`; an error of the socket, also where the peer's reset was seen before; `NotConnected`
+    /// for a stale key.
+    pub fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {
+        let now = self.now.instant;
+        let (socket, _) = self.lend(key)?;
+        if let Some(taken) = socket.take_unread(into) {
+            self.unread -= taken;
+            return Ok(taken);
+        }
+        if !socket.readable {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match stream.read(into) {
+            Ok(0) => {
+                socket.closed = true;
+                match socket.failed {
+                    // A reset looks like an end once its error was taken.
+                    Some(kind) => Err(kind.into()),
+                    None => Ok(0),
+                }
+            }
+            Ok(read) => {
+                socket.active = now;
+                if read < into.len() && !socket.closed {
+                    socket.readable = false;
+                }
+                Ok(read)
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    socket.readable = false;
+                } else {
+                    socket.failed = Some(error.kind());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives bytes back, to be read again before anything else.
+    pub fn unread(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(socket) = self.socket(key) {
+            socket.unread(bytes);
+            self.unread += bytes.len();
+        }
+    }
+
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// `WouldBlock`; an error of the socket; `NotConnected` for a stale key.
+    pub fn write(&mut self, key: Key, bytes: &[u8]) -> io::Result<usize> {
+        let now = self.now.instant;
+        let (socket, _) = self.lend(key)?;
+        if !socket.writable {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let written = stream.write(bytes);
+        match &written {
+            Ok(written) => {
+                socket.active = now;
+                // The kernel took less than it was given: it is full and will say when it is not.
+                if *written < bytes.len() {
+                    socket.writable = false;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+            Err(_) => {}
+        }
+        written
+    }
+
+    /// Sends FIN.
+    pub fn shutdown(&mut self, key: Key) {
+        if let Ok((
+            Socket {
+                kind: Kind::Stream(stream),
+                ..
+            },
+            net,
+        )) = self.lend(key)
+            && let Err(error) = net.shutdown(stream)
+        {
+            // The peer is gone; reading will say so.
+            trace!("shutdown: {error}");
+        }
+    }
+
+    /// What a read would find; at most one look at the network.
+    pub fn outlook(&mut self, key: Key) -> Outlook {
+        let Ok((socket, net)) = self.lend(key) else {
+            return Outlook::Failed;
+        };
+        if socket.unread_len() > 0 {
+            return Outlook::Data;
+        }
+        if !socket.readable {
+            return Outlook::Quiet;
+        }
+        let failed = socket.failed.is_some();
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Outlook::Failed;
+        };
+        match net.peek(stream) {
+            Ok(0) if failed => Outlook::Failed,
+            Ok(0) => Outlook::End,
+            Ok(_) => Outlook::Data,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.readable = false;
+                if failed {
+                    Outlook::Failed
+                } else {
+                    Outlook::Quiet
+                }
+            }
+            Err(_) => Outlook::Failed,
+        }
+    }
+
+    /// Looks at the network itself, told or not: whether there is neither data nor an end. For a
+    /// connection that is about to be parked or taken.
+    pub fn is_quiet(&mut self, key: Key) -> bool {
+        if let Some(socket) = self.socket(key) {
+            if socket.closed || socket.failed.is_some() {
+                return false;
+            }
+            socket.readable = true;
+        }
+        self.outlook(key) == Outlook::Quiet
+    }
+
+    /// Whether the socket has a pending error: its peer reset it, or it timed out.
+    pub fn is_failed(&self, key: Key) -> bool {
+        self.sockets
+            .get(key.index as usize)
+            .is_some_and(|socket| socket.serial == key.serial && socket.failed.is_some())
+    }
+
+    /// Whether a read may find something, as far as we were told.
+    pub fn is_readable(&self, key: Key) -> bool {
+        self.sockets
+            .get(key.index as usize)
+            .is_some_and(|socket| socket.serial == key.serial && socket.is_readable())
+    }
+
+    /// Whether bytes were given back that nobody has read yet.
+    pub fn has_unread(&self, key: Key) -> bool {
+        self.sockets
+            .get(key.index as usize)
+            .is_some_and(|socket| socket.serial == key.serial && socket.unread_len() > 0)
+    }
+
+    /// Closes at the end of the turn: FIN after what the kernel holds, or RST where bytes were left
+    /// unread.
+    pub fn close(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        if socket.serial == key.serial && socket.life != Life::Closing {
+            socket.life = Life::Closing;
+            self.closing.push(key);
+        }
+    }
+
+    /// Closes at once, for its descriptor; the slot is vacated at the end of the turn all the same.
+    pub fn close_now(&mut self, key: Key) {
+        if let Some(socket) = self.socket(key) {
+            socket.kind = Kind::Timer;
+        }
+        self.close(key);
+    }
+
+    /// Closes with RST: the peer learns that this was no orderly end.
+    pub fn abort(&mut self, key: Key) {
+        if let Ok((
+            Socket {
+                kind: Kind::Stream(stream),
+                ..
+            },
+            net,
+        )) = self.lend(key)
+        {
+            net.abort(stream);
+        }
+        self.close(key);
+    }
+
+    /// Sends FIN, then discards what the peer still sends until it closes, too, is quiet for `idle`,
+    /// or [`LINGER_MAX`] has passed. Closing at once would answer its bytes with RST, which can
+    /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is not called
+    /// again.
+    pub fn linger(&mut self, key: Key, idle: Duration) {
+        self.shutdown(key);
+        let until = self.now.instant + LINGER_MAX;
+        let Some(socket) = self.socket(key) else {
+            return;
+        };
+        let dropped = socket.unread_len();
+        socket.drop_unread();
+        socket.life = Life::Lingering { until };
+        self.unread -= dropped;
+        self.set_deadline(key, Deadline::Idle(idle));
+        self.discard(key);
+    }
+
+    fn discard(&mut self, key: Key) {
+        let now = self.now.instant;
+        let mut sink = [0; DISCARD];
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        let Life::Lingering { until } = socket.life else {
+            return;
+        };
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return;
+        };
+        for _ in 0..DISCARD_READS_MAX {
+            match stream.read(&mut sink) {
+                Ok(1..) if now < until => socket.active = now,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It ended, failed, or took too long.
+                Ok(_) | Err(_) => return self.close(key),
+            }
+        }
+        self.again(key);
+    }
+
+    fn vacant(&self) -> Key {
+        Key {
+            index: self.sockets.vacant_key() as u32,
+            serial: self.serial,
+        }
+    }
+
+    fn occupy(&mut self, key: Key, kind: Kind<N>, owner: O) {
+        let index = self
+            .sockets
+            .insert(Socket::new(key.serial, kind, owner, self.now.instant));
+        debug_assert_eq!(
+            index as u32, key.index,
+            "the vacant slot is the one that is filled"
+        );
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    fn lend(&mut self, key: Key) -> io::Result<(&mut Socket<N, O>, &mut N)> {
+        self.sockets
+            .get_mut(key.index as usize)
+            .filter(|socket| socket.serial == key.serial && socket.life == Life::Open)
+            .map(|socket| (socket, &mut self.net))
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn socket(&mut self, key: Key) -> Option<&mut Socket<N, O>> {
+        self.lend(key).ok().map(|(socket, _)| socket)
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&self) {
+        let mut unread = 0;
+        for (index, socket) in &self.sockets {
+            let key = Key {
+                index: index as u32,
+                serial: socket.serial,
+            };
+            unread += socket.unread_len();
+            if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
+                let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
+                assert!(
+                    armed.is_some_and(|at| at <= due),
+                    "a deadline is never answered late"
+                );
+            }
+            let queued = self.again.iter().filter(|queued| **queued == key).count();
+            assert!(
+                queued <= 1 && (!socket.again || queued == 1),
+                "`again` flag and queue agree"
+            );
+        }
+        assert_eq!(unread, self.unread, "unread bytes are counted");
+        self.wheel.check_invariants();
+    }
+}
+
+/// What a read would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing, as far as we were told.
+    Quiet,
+    /// Bytes.
+    Data,
+    /// The end of the stream.
+    End,
+    /// An error.
+    Failed,
+}
+
+/// How long a listener waits for a descriptor before it tries again by itself.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a closed connection may go on sending what nobody wants (nginx: `lingering_time`).
+pub const LINGER_MAX: Duration = Duration::from_secs(30);
+
+const DISCARD: usize = 16 * 1024;
+
+/// 256 KiB in one turn, as for a link: others wait.
+const DISCARD_READS_MAX: usize = 16;

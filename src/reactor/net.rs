@@ -44,10 +44,7 @@ pub trait Net {
     ///
     /// # Errors
     /// `WouldBlock` when none waits; others when descriptors or memory have run out.
-    fn accept(
-        &mut self,
-        listener: &mut Self::Listener,
-    ) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
 
     /// Starts to connect. The stream is not yet registered; once it is, "writable" tells that the
     /// attempt has ended and [`Net::connected`] how.
@@ -67,6 +64,9 @@ pub trait Net {
     /// # Errors
     /// The system's own.
     fn register(&mut self, stream: &mut Self::Stream, key: Key) -> io::Result<()>;
+
+    /// Marks a stream as a link: a short queue of unsent bytes (`TCP_NOTSENT_LOWAT`).
+    fn prefer_latency(&mut self, stream: &mut Self::Stream);
 
     /// Sends FIN: nothing more will be written.
     ///
@@ -148,4 +148,13 @@ pub struct Ready {
     pub closed: bool,
     /// The socket has a pending error.
     pub error: bool,
+}
+
+/// Whether an error means that descriptors or socket memory have run out: it passes when a socket is
+/// closed.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }

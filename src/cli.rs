@@ -1,0 +1,633 @@
+//! The command line: what was typed, joined with a configuration file, becomes checked values.
+//!
+//! Owns the flags, their help, and the rule of precedence: a flag wins over the file's field of the
+//! same name, and a repeated flag replaces the whole list. It does not start anything, prints
+//! nothing and ends nothing: [`parse`] answers with what there is to run, or with the text and code
+//! to exit with, and `main` does it.
+
+use std::{
+    collections::HashMap,
+    env,
+    ffi::OsString,
+    fmt,
+    hash::Hash,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use argh::FromArgs;
+use log::Level;
+use serde::de::DeserializeOwned;
+
+use crate::config::{
+    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Invalid, LISTEN_DEFAULT,
+    PORTS_DEFAULT, ProxyEntry, Rule, ServerConfig, ServerUrl, Spec, Token,
+    file::{ClientFile, Document, GrantFile, Object, ServerFile},
+    server_default,
+    token::{self, Origin},
+    value::{Address, Bind, LogLevel},
+};
+
+/// What the command line asks for.
+#[derive(Debug)]
+#[must_use]
+pub enum Parsed {
+    /// Run this, logging at this level.
+    Run(Command, Level),
+    /// Print the text, which ends without a newline, and exit: on stdout if `code` is 0, else on
+    /// stderr. Help, the version, the result of a check, or what is wrong.
+    Exit {
+        /// What to print.
+        text: String,
+        /// 0 as asked, 2 wrong usage or configuration.
+        code: u8,
+    },
+}
+
+/// What there is to run.
+#[derive(Debug)]
+pub enum Command {
+    /// The public role.
+    Server(Box<ServerConfig>),
+    /// The private role.
+    Client(Box<ClientConfig>),
+    /// Both and two origins, in one process.
+    Demo,
+}
+
+/// Reads the arguments (as [`env::args_os`] gives them, the program's name first), the variable
+/// SIDING_TOKEN, and the files that they name.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
+    parse_with(args, env::var_os(token::VARIABLE))
+}
+
+/// As [`parse`], with the variable as an argument.
+fn parse_with(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -> Parsed {
+    let exit = |text: &dyn fmt::Display, code| {
+        let text = text.to_string().trim_end().to_owned();
+        Parsed::Exit { text, code }
+    };
+    let typed = match split(args.skip(1)) {
+        Ok(Split::Args(args)) => args,
+        Ok(Split::Version) => {
+            return exit(&format_args!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")), 0);
+        }
+        Err(reason) => return exit(&usage_error(reason), 2),
+    };
+    let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+    let Arguments {
+        log: early,
+        role,
+        version: _,
+    } = match Arguments::from_args(&[PROGRAM], &typed) {
+        Ok(arguments) => arguments,
+        Err(early) if early.status.is_ok() => return exit(&early.output, 0),
+        Err(early) => return exit(&usage_error(early.output.trim_end()), 2),
+    };
+    let Some(role) = role else {
+        return exit(
+            &usage_error("a command is missing: server, client, demo or check"),
+            2,
+        );
+    };
+    match run(role, early, variable) {
+        Ok(Asked::Run(command, level)) => Parsed::Run(command, level),
+        Ok(Asked::Checked(path)) => exit(&format_args!("{}: ok", path.display()), 0),
+        Err(reason) => exit(&reason, 2),
+    }
+}
+
+const PROGRAM: &str = "siding";
+
+fn usage_error(reason: impl fmt::Display) -> String {
+    format!("{PROGRAM}: {reason}\nRun {PROGRAM} --help for more information.")
+}
+
+/// What is left to do once the arguments were understood.
+enum Asked {
+    Run(Command, Level),
+    Checked(PathBuf),
+}
+
+/// `early` is the level that stood before the subcommand; the one after it wins.
+fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Result<Asked, Invalid> {
+    let level = |typed: Option<LogLevel>, file: Option<LogLevel>| {
+        typed
+            .or(early)
+            .or(file)
+            .map_or(Level::Info, |LogLevel(level)| level)
+    };
+    Ok(match role {
+        Role::Server(typed) => {
+            let (file, document) = read::<ServerFile>(typed.config.as_deref())?;
+            let level = level(typed.log, file.log);
+            let config = server(typed, file, document.as_ref(), variable)?;
+            Asked::Run(Command::Server(Box::new(config)), level)
+        }
+        Role::Client(typed) => {
+            let (file, document) = read::<ClientFile>(typed.config.as_deref())?;
+            let level = level(typed.log, file.log);
+            let config = client(typed, file, document.as_ref(), variable)?;
+            Asked::Run(Command::Client(Box::new(config)), level)
+        }
+        Role::Demo(typed) => Asked::Run(Command::Demo, level(typed.log, None)),
+        Role::Check(typed) => {
+            check(&typed, variable)?;
+            Asked::Checked(typed.config)
+        }
+    })
+}
+
+/// Does all that running the role with this file and no further flag would do before it starts.
+fn check(typed: &CheckArguments, variable: Option<OsString>) -> Result<(), Invalid> {
+    let path = Some(typed.config.as_path());
+    match typed.role {
+        CheckedRole::Server => {
+            let (file, document) = read::<ServerFile>(path)?;
+            server(
+                ServerArguments::default(),
+                file,
+                document.as_ref(),
+                variable,
+            )
+            .map(drop)
+        }
+        CheckedRole::Client => {
+            let (file, document) = read::<ClientFile>(path)?;
+            client(
+                ClientArguments::default(),
+                file,
+                document.as_ref(),
+                variable,
+            )
+            .map(drop)
+        }
+    }
+}
+
+// What was typed. The doc comments of these types are the help texts.
+
+/// A reverse tunnel over one WebSocket: services behind NAT are reached through a public server.
+#[derive(FromArgs)]
+#[argh(note = "Run {command_name} COMMAND --help for the flags of a command.")]
+#[argh(error_code(0, "ended as asked"))]
+#[argh(error_code(1, "failed while running"))]
+#[argh(error_code(2, "wrong usage or configuration"))]
+struct Arguments {
+    /// how much to log: error, warn, info (the default), debug or trace
+    #[argh(option, arg_name = "LEVEL")]
+    log: Option<LogLevel>,
+
+    /// print the version and exit
+    #[argh(switch)]
+    #[expect(
+        dead_code,
+        reason = "taken out before argh looks; declared for the help text"
+    )]
+    version: bool,
+
+    #[argh(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Role {
+    Server(ServerArguments),
+    Client(ClientArguments),
+    Demo(DemoArguments),
+    Check(CheckArguments),
+}
+
+/// Be the public side: accept a client's WebSocket and the users' connections.
+#[derive(Default, FromArgs)]
+#[argh(subcommand, name = "server")]
+#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
+KIND is tcp, ssh, telnet, http or forward; IPv6 addresses go in brackets;
+PORT 0 takes any free one. Each flag has a field in the configuration
+(--proxy is the list proxies), and flags win.")]
+#[argh(
+    example = "{command_name} --token-file edge.token --listen 0.0.0.0:7000 \\
+    --proxy edge-1=tcp:10033:127.0.0.1:2222"
+)]
+struct ServerArguments {
+    /// where clients connect (default 127.0.0.1:7000; another than a loopback address needs a
+    /// token)
+    #[argh(option, arg_name = "ADDR:PORT")]
+    listen: Option<Address>,
+
+    /// the file that holds the shared secret; else SIDING_TOKEN, else the configuration's
+    #[argh(option, arg_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// where proxies listen that name no address (default 127.0.0.1)
+    #[argh(option, arg_name = "IP")]
+    bind: Option<Bind>,
+
+    /// have a client serve a proxy; may be repeated
+    #[argh(option, arg_name = "CLIENT=SPEC")]
+    proxy: Vec<ProxyEntry>,
+
+    /// a JSON configuration
+    #[argh(option, arg_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// how much to log: error, warn, info (the default), debug or trace
+    #[argh(option, arg_name = "LEVEL")]
+    log: Option<LogLevel>,
+}
+
+/// Be the private side: dial out to the server, and dial the targets.
+#[derive(Default, FromArgs)]
+#[argh(subcommand, name = "client")]
+#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
+KIND is tcp, ssh, telnet, http or forward; IPv6 addresses go in brackets;
+PORT 0 takes any free one.
+RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *;
+PORT a number, a range or *. What is neither exposed nor allowed is never
+dialled. Each flag has a field of its name in the configuration, and flags
+win.")]
+#[argh(example = "{command_name} --id edge-1 --token-file edge.token \\
+    --server ws://edge.example.com:7000 --expose tcp:10033:127.0.0.1:2222")]
+struct ClientArguments {
+    /// where the server is: ws://HOST[:PORT][/PATH] (default ws://127.0.0.1:7000)
+    #[argh(option, arg_name = "URL")]
+    server: Option<ServerUrl>,
+
+    /// what this client is called: 1 to 64 letters, digits, '.', '_' or '-'; required unless the
+    /// configuration has it
+    #[argh(option, arg_name = "ID")]
+    id: Option<ClientId>,
+
+    /// the file that holds the shared secret; else SIDING_TOKEN, else the configuration's
+    #[argh(option, arg_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// ask the server for a proxy that leads to a target here; may be repeated
+    #[argh(option, arg_name = "SPEC")]
+    expose: Vec<Spec>,
+
+    /// allow what the server may have dialled besides what is exposed; may be repeated
+    #[argh(option, arg_name = "RULE")]
+    allow: Vec<Rule>,
+
+    /// a JSON configuration
+    #[argh(option, arg_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// how much to log: error, warn, info (the default), debug or trace
+    #[argh(option, arg_name = "LEVEL")]
+    log: Option<LogLevel>,
+}
+
+/// Try it: server, client and origins in one process on loopback.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "demo")]
+#[argh(note = "Prints what to try; Ctrl-C ends it.")]
+struct DemoArguments {
+    /// how much to log: error, warn, info (the default), debug or trace
+    #[argh(option, arg_name = "LEVEL")]
+    log: Option<LogLevel>,
+}
+
+/// Say what is wrong with a configuration, by line and field; start nothing.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check")]
+#[argh(note = "Prints FILE: ok if nothing is wrong, and exits 2 if something is.")]
+struct CheckArguments {
+    /// whose configuration it is: server or client
+    #[argh(positional, arg_name = "server|client")]
+    role: CheckedRole,
+
+    /// the JSON configuration
+    #[argh(option, arg_name = "FILE")]
+    config: PathBuf,
+
+    /// how much to log: error, warn, info (the default), debug or trace
+    #[argh(option, arg_name = "LEVEL")]
+    #[expect(
+        dead_code,
+        reason = "a check logs nothing, but --log is accepted everywhere"
+    )]
+    log: Option<LogLevel>,
+}
+
+/// The roles that have a configuration.
+enum CheckedRole {
+    Server,
+    Client,
+}
+
+impl FromStr for CheckedRole {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "server" => Ok(Self::Server),
+            "client" => Ok(Self::Client),
+            _ => Err(Invalid::new("there is server and client")),
+        }
+    }
+}
+
+/// What [`split`] made of the arguments.
+#[derive(Debug, PartialEq, Eq)]
+enum Split {
+    /// Arguments as argh takes them.
+    Args(Vec<String>),
+    /// `--version` stood where a flag may stand.
+    Version,
+}
+
+/// Puts the arguments into the form that argh takes: `--flag=value` becomes two, help stands alone
+/// behind its subcommand, and everything is UTF-8.
+///
+/// Every flag but help and version takes a value, which is passed on whatever it looks like.
+fn split(args: impl Iterator<Item = OsString>) -> Result<Split, Invalid> {
+    let mut args = args.map(|arg| {
+        arg.into_string().map_err(|arg| {
+            Invalid::new(format!(
+                "the argument {:?} is not UTF-8",
+                arg.to_string_lossy()
+            ))
+        })
+    });
+    let mut given = Vec::new();
+    let mut words = Vec::new();
+    while let Some(arg) = args.next() {
+        let arg = arg?;
+        if arg == "--" {
+            given.push(arg);
+            for rest in args {
+                given.push(rest?);
+            }
+            return Ok(Split::Args(given));
+        }
+        if !arg.starts_with("--") {
+            words.push(arg.clone());
+            given.push(arg);
+            continue;
+        }
+        let (flag, value) = match arg.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        match (flag, value) {
+            ("--help" | "--version", Some(_)) => {
+                return Err(Invalid::new(format!("{flag} takes no value")));
+            }
+            ("--version", None) => return Ok(Split::Version),
+            // Whatever else was typed, and be it wrong: who asks for help gets it.
+            ("--help", None) => {
+                words.push(arg);
+                return Ok(Split::Args(words));
+            }
+            (flag, Some(value)) => given.extend([flag.to_owned(), value]),
+            (flag, None) => {
+                given.push(flag.to_owned());
+                if let Some(value) = args.next() {
+                    given.push(value?);
+                }
+            }
+        }
+    }
+    Ok(Split::Args(given))
+}
+
+/// Reads and understands the configuration, if there is one.
+fn read<T: Default + DeserializeOwned>(
+    path: Option<&Path>,
+) -> Result<(T, Option<Document>), Invalid> {
+    let Some(path) = path else {
+        return Ok((T::default(), None));
+    };
+    let document = Document::read(path)?;
+    Ok((document.decode()?, Some(document)))
+}
+
+/// Where a value came from, and so how to speak of it in an error.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Flag,
+    Field(&'a Document),
+}
+
+impl<'a> Source<'a> {
+    /// A list or value is the file's only if it was not typed and there is a file.
+    fn of(typed: bool, document: Option<&'a Document>) -> Self {
+        match document {
+            Some(document) if !typed => Self::Field(document),
+            _ => Self::Flag,
+        }
+    }
+
+    fn error(self, flag: &str, field: &str, reason: impl fmt::Display) -> Invalid {
+        match self {
+            Source::Flag => Invalid::new(usage_error(format_args!("{flag}: {reason}"))),
+            Source::Field(document) => document.error(field, reason),
+        }
+    }
+}
+
+/// Joins what was typed with the file, and checks what no single value shows.
+fn server(
+    typed: ServerArguments,
+    file: ServerFile,
+    document: Option<&Document>,
+    variable: Option<OsString>,
+) -> Result<ServerConfig, Invalid> {
+    let listen_from = Source::of(typed.listen.is_some(), document);
+    let listen = typed
+        .listen
+        .or(file.listen)
+        .map_or(LISTEN_DEFAULT, |Address(address)| address);
+    let bind = typed
+        .bind
+        .or(file.bind)
+        .map_or(BIND_DEFAULT, |Bind(address)| address);
+
+    let token = load_token(
+        typed.token_file.as_deref(),
+        variable,
+        file.token_file,
+        document,
+    )?;
+    if token.is_none() && !listen.ip().to_canonical().is_loopback() {
+        return Err(listen_from.error(
+            "--listen",
+            "listen",
+            format_args!(
+                "a server without a token listens on loopback only, not on {listen}: give it one by --token-file, SIDING_TOKEN or token_file, or listen on 127.0.0.1"
+            ),
+        ));
+    }
+
+    let proxies_from = Source::of(!typed.proxy.is_empty(), document);
+    let proxies = if typed.proxy.is_empty() {
+        file.proxies
+    } else {
+        typed.proxy
+    };
+    let name = |index: usize| match proxies_from {
+        Source::Flag => {
+            let ProxyEntry { client, spec } = &proxies[index];
+            format!("--proxy {client}={spec}")
+        }
+        Source::Field(_) => format!("proxies[{index}]"),
+    };
+    let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
+    if let Some((earlier, index)) = repeated(proxies.iter().map(listener)) {
+        let address = proxies[index].spec.address(bind);
+        let reason = format_args!("{} listens on {address} already", name(earlier));
+        return Err(proxies_from.error(&name(index), &name(index), reason));
+    }
+    let own = fixed(listen.port(), listen);
+    if let Some(index) = proxies
+        .iter()
+        .position(|proxy| own.is_some() && listener(proxy) == own)
+    {
+        let reason = format_args!("the server itself listens on {listen} (--listen, listen)");
+        return Err(proxies_from.error(&name(index), &name(index), reason));
+    }
+
+    Ok(ServerConfig {
+        listen,
+        bind,
+        token,
+        proxies,
+        clients: match document {
+            Some(document) => grants(file.clients, bind, document)?,
+            None => Vec::new(),
+        },
+        timeouts: file.timeouts,
+        limits: file.limits,
+    })
+}
+
+/// The `clients` of a file, with their tokens read.
+fn grants(
+    entries: Vec<Object<GrantFile>>,
+    bind: IpAddr,
+    document: &Document,
+) -> Result<Vec<ClientGrant>, Invalid> {
+    if let Some((earlier, index)) = repeated(entries.iter().map(|entry| Some(&entry.0.id))) {
+        return Err(document.error(
+            &format!("clients[{index}].id"),
+            format_args!(
+                "clients[{earlier}] is about {} already",
+                entries[index].0.id
+            ),
+        ));
+    }
+    let grant = |(index, Object(entry)): (usize, Object<GrantFile>)| {
+        let token = entry
+            .token_file
+            .map(|path| Token::read(&document.beside(&path)));
+        Ok(ClientGrant {
+            id: entry.id,
+            token: token
+                .transpose()
+                .map_err(|error| document.error(&format!("clients[{index}].token_file"), error))?,
+            ports: entry.ports.map_or(PORTS_DEFAULT, |ports| ports.0),
+            bind: entry.bind.map_or(bind, |Bind(address)| address),
+        })
+    };
+    entries.into_iter().enumerate().map(grant).collect()
+}
+
+/// Joins what was typed with the file, and checks what no single value shows.
+fn client(
+    typed: ClientArguments,
+    file: ClientFile,
+    document: Option<&Document>,
+    variable: Option<OsString>,
+) -> Result<ClientConfig, Invalid> {
+    let Some(id) = typed.id.or(file.id) else {
+        let reason =
+            "a client needs an id, by which the server knows it: give --id ID or the field id";
+        return Err(match document {
+            Some(document) => document.error("", reason),
+            None => Invalid::new(usage_error(reason)),
+        });
+    };
+    let token = load_token(
+        typed.token_file.as_deref(),
+        variable,
+        file.token_file,
+        document,
+    )?;
+
+    let expose_from = Source::of(!typed.expose.is_empty(), document);
+    let expose = if typed.expose.is_empty() {
+        file.expose.into_iter().map(|exposed| exposed.0).collect()
+    } else {
+        typed.expose
+    };
+    let name = |index: usize| match expose_from {
+        Source::Flag => format!("--expose {}", expose[index]),
+        Source::Field(_) => format!("expose[{index}]"),
+    };
+    // The server's bind is not known here, so only what is written alike is known to collide.
+    let listener = |spec: &Spec| fixed(spec.port, (spec.bind, spec.port));
+    if let Some((earlier, index)) = repeated(expose.iter().map(listener)) {
+        let reason = format_args!(
+            "{} listens on port {} already",
+            name(earlier),
+            expose[index].port
+        );
+        return Err(expose_from.error(&name(index), &name(index), reason));
+    }
+
+    let rules = if typed.allow.is_empty() {
+        file.allow
+    } else {
+        typed.allow
+    };
+    Ok(ClientConfig {
+        server: typed.server.or(file.server).unwrap_or_else(server_default),
+        id,
+        token,
+        allow: Allow::new(rules, &expose),
+        expose,
+        timeouts: file.timeouts,
+        pool: file.pool,
+        limits: file.limits,
+    })
+}
+
+/// What a listener collides on: nothing, where the system chooses its port.
+fn fixed<T>(port: u16, listener: T) -> Option<T> {
+    (port != 0).then_some(listener)
+}
+
+/// The first item that equals an earlier one: the earlier index, and its own.
+fn repeated<T: Eq + Hash>(items: impl Iterator<Item = Option<T>>) -> Option<(usize, usize)> {
+    let mut seen = HashMap::new();
+    items
+        .enumerate()
+        .find_map(|(index, item)| Some((seen.insert(item?, index)?, index)))
+}
+
+/// The token from the flag, the variable or the file's field, in that order.
+fn load_token(
+    flag: Option<&Path>,
+    variable: Option<OsString>,
+    field: Option<PathBuf>,
+    document: Option<&Document>,
+) -> Result<Option<Token>, Invalid> {
+    let field = match document {
+        Some(document) => field.map(|path| document.beside(&path)),
+        None => None,
+    };
+    token::load(flag, variable, field.as_deref()).map_err(|(origin, error)| {
+        match (origin, document) {
+            (Origin::Field, Some(document)) => document.error("token_file", error),
+            (Origin::Variable, _) => Source::Flag.error(token::VARIABLE, "", error),
+            (Origin::Flag | Origin::Field, _) => Source::Flag.error("--token-file", "", error),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,780 @@
+use std::time::Duration;
+
+use super::*;
+use crate::config::{
+    ClientLimits, ClientTimeouts, PoolLimits, ServerLimits, ServerTimeouts, token::tests::Folder,
+};
+
+const SERVER_JSON: &str = r#"{ "listen": "0.0.0.0:7000", "bind": "0.0.0.0", "token_file": "edge.token",
+  "proxies": [ { "client": "edge-1", "spec": "tcp:10033:127.0.0.1:2222" }, { "client": "edge-1", "spec": "forward:127.0.0.1:3128" } ],
+  "timeouts": { "handshake": "10s", "request_head": "30s", "request_body": "60s", "keep_alive": "60s", "half_close": "60s", "drain": "30s" },
+  "limits": { "undelivered": "64MiB" } }
+"#;
+
+const CLIENT_JSON: &str = r#"{ "server": "ws://edge.example.com", "id": "edge-1", "token_file": "edge.token",
+  "expose": [ "tcp:10033:127.0.0.1:2222" ], "allow": [ "127.0.0.1:3000-3010", "*.example.com:443" ],
+  "timeouts": { "dial": "10s", "handshake": "10s", "response_head": "60s", "half_close": "60s", "drain": "30s" },
+  "pool": { "max_idle": 1024, "max_idle_per_target": 32, "idle": "30s", "age": "10m" },
+  "limits": { "undelivered": "64MiB" } }
+"#;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn parse_words(words: &[&str], variable: Option<&str>) -> Parsed {
+    let args = ["siding"].iter().chain(words).map(OsString::from);
+    parse_with(args, variable.map(OsString::from))
+}
+
+fn server_of(words: &[&str], variable: Option<&str>) -> ServerConfig {
+    match parse_words(words, variable) {
+        Parsed::Run(Command::Server(config), _) => *config,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn client_of(words: &[&str], variable: Option<&str>) -> ClientConfig {
+    match parse_words(words, variable) {
+        Parsed::Run(Command::Client(config), _) => *config,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn exit_of(words: &[&str], variable: Option<&str>) -> (String, u8) {
+    match parse_words(words, variable) {
+        Parsed::Exit { text, code } => (text, code),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+/// The message of a usage or configuration error.
+fn refusal(words: &[&str]) -> String {
+    let (text, code) = exit_of(words, None);
+    assert_eq!(code, 2, "{words:?}: {text}");
+    text
+}
+
+fn level_of(words: &[&str]) -> Level {
+    match parse_words(words, None) {
+        Parsed::Run(_, level) => level,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn printed<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+fn secret(token: &Option<Token>) -> Option<&str> {
+    token
+        .as_ref()
+        .map(|token| std::str::from_utf8(token.as_bytes()).unwrap())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+#[test]
+fn nothing_typed_means_the_defaults() {
+    let server = server_of(&["server"], None);
+    assert_eq!(server.listen.to_string(), "127.0.0.1:7000");
+    assert_eq!(server.bind.to_string(), "127.0.0.1");
+    assert!(server.token.is_none() && server.proxies.is_empty() && server.clients.is_empty());
+    let client = client_of(&["client", "--id", "edge-1"], None);
+    assert_eq!(client.server.to_string(), "ws://127.0.0.1:7000");
+    assert!(client.token.is_none() && client.expose.is_empty() && client.allow.rules().is_empty());
+    assert!(matches!(
+        parse_words(&["demo"], None),
+        Parsed::Run(Command::Demo, Level::Info)
+    ));
+}
+
+#[test]
+fn the_servers_file_means_what_it_says() {
+    let folder = Folder::new("cli-server-file");
+    folder.file("edge.token", format!("{TOKEN}\n"));
+    let file = folder.file("edge.json", SERVER_JSON);
+    let config = server_of(&["server", "--config", text(&file)], None);
+    assert_eq!(config.listen.to_string(), "0.0.0.0:7000");
+    assert_eq!(config.bind.to_string(), "0.0.0.0");
+    assert_eq!(secret(&config.token), Some(TOKEN));
+    let proxies: Vec<String> = config
+        .proxies
+        .iter()
+        .map(|proxy| format!("{}={}", proxy.client, proxy.spec))
+        .collect();
+    assert_eq!(
+        proxies,
+        [
+            "edge-1=tcp:10033:127.0.0.1:2222",
+            "edge-1=forward:127.0.0.1:3128"
+        ]
+    );
+    assert!(config.clients.is_empty());
+    assert_eq!(config.timeouts, ServerTimeouts::default());
+    assert_eq!(config.limits, ServerLimits::default());
+}
+
+#[test]
+fn the_clients_file_means_what_it_says() {
+    let folder = Folder::new("cli-client-file");
+    folder.file("edge.token", format!("{TOKEN}\r\n"));
+    let file = folder.file("edge.json", CLIENT_JSON);
+    let config = client_of(&["client", "--config", text(&file)], None);
+    assert_eq!(config.server.to_string(), "ws://edge.example.com");
+    assert_eq!(config.server.port, 80);
+    assert_eq!(config.id.as_str(), "edge-1");
+    assert_eq!(secret(&config.token), Some(TOKEN));
+    assert_eq!(printed(&config.expose), ["tcp:10033:127.0.0.1:2222"]);
+    assert_eq!(
+        printed(config.allow.rules()),
+        ["127.0.0.1:3000-3010", "*.example.com:443", "127.0.0.1:2222"]
+    );
+    assert_eq!(config.timeouts, ClientTimeouts::default());
+    assert_eq!(config.pool, PoolLimits::default());
+    assert_eq!(config.limits, ClientLimits::default());
+}
+
+#[test]
+fn what_a_file_sets_is_used() {
+    let folder = Folder::new("cli-values");
+    let server = folder.file(
+        "server.json",
+        r#"{ "timeouts": { "linger": "1s" }, "limits": { "handshakes": 7 }, "proxies": [ "a=forward:1" ] }"#,
+    );
+    let config = server_of(&["server", "--config", text(&server)], None);
+    assert_eq!(config.timeouts.linger, Duration::from_secs(1));
+    assert_eq!(config.limits.handshakes, 7);
+    assert_eq!(config.proxies[0].spec.to_string(), "forward:1");
+    let client = folder.file(
+        "client.json",
+        r#"{ "id": "a", "timeouts": { "dial": "1s" }, "limits": { "dials": 7 }, "pool": { "max_idle": 0 },
+             "expose": [ { "spec": "HTTP:80:a:80" } ] }"#,
+    );
+    let config = client_of(&["client", "--config", text(&client)], None);
+    assert_eq!(config.timeouts.dial, Duration::from_secs(1));
+    assert_eq!((config.limits.dials, config.pool.max_idle), (7, 0));
+    assert_eq!(printed(&config.expose), ["http:80:a:80"]);
+}
+
+#[test]
+fn flags_win_and_replace_whole_lists() {
+    let folder = Folder::new("cli-precedence");
+    folder.file("edge.token", TOKEN);
+    let other = folder.file("other.token", "another token of 16 bytes");
+    let server = folder.file("server.json", SERVER_JSON);
+    let config = server_of(
+        &[
+            "server",
+            "--config",
+            text(&server),
+            "--listen",
+            "127.0.0.1:1",
+            "--bind",
+            "::1",
+            "--token-file",
+            text(&other),
+            "--proxy",
+            "b=forward:1",
+            "--proxy",
+            "c=forward:2",
+        ],
+        None,
+    );
+    assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(config.bind.to_string(), "::1");
+    assert_eq!(secret(&config.token), Some("another token of 16 bytes"));
+    let clients: Vec<&str> = config
+        .proxies
+        .iter()
+        .map(|proxy| proxy.client.as_str())
+        .collect();
+    assert_eq!(clients, ["b", "c"]);
+
+    let client = folder.file("client.json", CLIENT_JSON);
+    let config = client_of(
+        &[
+            "client",
+            "--config",
+            text(&client),
+            "--server",
+            "ws://[::1]:1/x",
+            "--id",
+            "edge-2",
+            "--expose",
+            "ssh:22:10.0.0.1:22",
+            "--allow",
+            "a:1",
+            "--allow",
+            "b:2",
+        ],
+        None,
+    );
+    assert_eq!(config.server.to_string(), "ws://[::1]:1/x");
+    assert_eq!(config.id.as_str(), "edge-2");
+    assert_eq!(printed(&config.expose), ["ssh:22:10.0.0.1:22"]);
+    // What the file exposes is not exposed, and so implies no rule either.
+    assert_eq!(printed(config.allow.rules()), ["a:1", "b:2", "10.0.0.1:22"]);
+}
+
+#[test]
+fn tokens_come_from_flag_variable_and_file_in_that_order() {
+    let folder = Folder::new("cli-token-order");
+    folder.file("edge.token", "from the file 1234");
+    let flag = folder.file("flag.token", "from the flag 1234");
+    let file = folder.file("edge.json", CLIENT_JSON);
+    let config = ["client", "--config", text(&file)];
+    let with_flag = [&config[..], &["--token-file", text(&flag)]].concat();
+    let variable = Some("from the variable");
+    assert_eq!(
+        secret(&client_of(&with_flag, variable).token),
+        Some("from the flag 1234")
+    );
+    assert_eq!(
+        secret(&client_of(&config, variable).token),
+        Some("from the variable")
+    );
+    assert_eq!(
+        secret(&client_of(&config, None).token),
+        Some("from the file 1234")
+    );
+}
+
+#[test]
+fn bad_tokens_name_where_they_came_from() {
+    let folder = Folder::new("cli-token-bad");
+    let file = folder.file(
+        "edge.json",
+        "{ \"id\": \"a\",\n\"token_file\": \"absent\" }",
+    );
+    let reason = refusal(&["client", "--config", text(&file)]);
+    assert!(
+        reason.starts_with(&format!("{}: line 2: token_file: ", text(&file))),
+        "{reason}"
+    );
+    assert!(
+        reason.contains(text(&folder.path().join("absent"))),
+        "{reason}"
+    );
+    let short = folder.file("short", "short");
+    let reason = refusal(&["client", "--id", "a", "--token-file", text(&short)]);
+    assert!(reason.starts_with("siding: --token-file: "), "{reason}");
+    assert!(
+        reason.contains("at least 16") && !reason.contains("SIDING_TOKEN"),
+        "{reason}"
+    );
+    let (reason, code) = exit_of(&["server"], Some("hunter2"));
+    assert_eq!(code, 2);
+    assert!(
+        reason.starts_with("siding: SIDING_TOKEN: the token has 7 bytes"),
+        "{reason}"
+    );
+    assert!(!reason.contains("hunter2"), "{reason}");
+}
+
+#[test]
+fn without_a_token_a_server_listens_on_loopback_only() {
+    for address in [
+        "127.0.0.1:0",
+        "127.9.9.9:1",
+        "[::1]:7000",
+        "[::ffff:127.0.0.1]:7000",
+    ] {
+        assert_eq!(
+            server_of(&["server", "--listen", address], None)
+                .listen
+                .to_string(),
+            address
+        );
+    }
+    for address in [
+        "0.0.0.0:7000",
+        "[::]:7000",
+        "192.168.1.1:7000",
+        "[::ffff:10.0.0.1]:7000",
+    ] {
+        let reason = refusal(&["server", "--listen", address]);
+        assert!(
+            reason.starts_with("siding: --listen: a server without a token"),
+            "{reason}"
+        );
+        assert!(
+            reason.contains("--token-file, SIDING_TOKEN or token_file"),
+            "{reason}"
+        );
+        assert_eq!(
+            server_of(&["server", "--listen", address], Some(TOKEN))
+                .listen
+                .to_string(),
+            address
+        );
+    }
+    let folder = Folder::new("cli-loopback");
+    let file = folder.file("edge.json", "{\n\n\"listen\": \"0.0.0.0:7000\" }");
+    let reason = refusal(&["server", "--config", text(&file)]);
+    assert!(
+        reason.starts_with(&format!(
+            "{}: line 3: listen: a server without",
+            text(&file)
+        )),
+        "{reason}"
+    );
+    let config = [
+        "server",
+        "--config",
+        text(&file),
+        "--listen",
+        "127.0.0.1:7000",
+    ];
+    assert_eq!(server_of(&config, None).listen.port(), 7000);
+}
+
+#[test]
+fn a_client_needs_an_id_from_somewhere() {
+    let reason = refusal(&["client"]);
+    assert!(reason.contains("--id ID"), "{reason}");
+    let folder = Folder::new("cli-id");
+    let file = folder.file("edge.json", "{}");
+    let reason = refusal(&["client", "--config", text(&file)]);
+    assert!(
+        reason.starts_with(&format!("{}: a client needs an id", text(&file))),
+        "{reason}"
+    );
+    let config = client_of(&["client", "--config", text(&file), "--id", "a"], None);
+    assert_eq!(config.id.as_str(), "a");
+}
+
+#[test]
+fn listeners_that_collide_are_both_named() {
+    let reason = refusal(&[
+        "server",
+        "--proxy",
+        "a=forward:80",
+        "--proxy",
+        "b=forward:81",
+        "--proxy",
+        "b=tcp:127.0.0.1:80:x:1",
+    ]);
+    assert!(
+        reason.contains(
+            "--proxy b=tcp:127.0.0.1:80:x:1: --proxy a=forward:80 listens on 127.0.0.1:80 already"
+        ),
+        "{reason}"
+    );
+    let reason = refusal(&["server", "--proxy", "a=forward:7000"]);
+    assert!(
+        reason.contains("--proxy a=forward:7000: the server itself listens on 127.0.0.1:7000"),
+        "{reason}"
+    );
+    let reason = refusal(&[
+        "client",
+        "--id",
+        "a",
+        "--expose",
+        "forward:80",
+        "--expose",
+        "tcp:80:x:1",
+    ]);
+    assert!(
+        reason.contains("--expose tcp:80:x:1: --expose forward:80 listens on port 80"),
+        "{reason}"
+    );
+
+    let folder = Folder::new("cli-collide");
+    let file = folder.file(
+        "edge.json",
+        "{ \"proxies\": [\n\"a=forward:80\",\n\"a=forward:0\",\n{ \"client\": \"b\", \"spec\": \"forward:80\" }] }",
+    );
+    let reason = refusal(&["server", "--config", text(&file)]);
+    let expected = "line 4: proxies[2]: proxies[0] listens on 127.0.0.1:80 already";
+    assert_eq!(reason, format!("{}: {expected}", text(&file)));
+    let file = folder.file(
+        "client.json",
+        "{ \"id\": \"a\", \"expose\": [ \"forward:80\",\n\"forward:80\" ] }",
+    );
+    let reason = refusal(&["client", "--config", text(&file)]);
+    assert!(
+        reason.ends_with("line 2: expose[1]: expose[0] listens on port 80 already"),
+        "{reason}"
+    );
+
+    // The system chooses: nothing can collide. Nor do different addresses of one port.
+    let fine = [
+        "--proxy",
+        "a=forward:0",
+        "--proxy",
+        "a=forward:0",
+        "--proxy",
+        "a=forward:[::1]:7000",
+    ];
+    assert_eq!(
+        server_of(&[&["server"][..], &fine].concat(), None)
+            .proxies
+            .len(),
+        3
+    );
+    assert_eq!(
+        server_of(
+            &[
+                "server",
+                "--listen",
+                "127.0.0.1:0",
+                "--proxy",
+                "a=forward:0"
+            ],
+            None
+        )
+        .proxies
+        .len(),
+        1
+    );
+}
+
+#[test]
+fn grants_are_read_with_their_tokens() {
+    let folder = Folder::new("cli-grants");
+    folder.file("own.token", "a token of its own");
+    let file = folder.file(
+        "edge.json",
+        r#"{ "bind": "127.0.0.2", "clients": [
+            { "id": "own", "token_file": "own.token", "ports": "80-90", "bind": "0.0.0.0" },
+            { "id": "plain" } ] }"#,
+    );
+    let config = server_of(&["server", "--config", text(&file)], Some(TOKEN));
+    let [own, plain] = &config.clients[..] else {
+        panic!("{:?}", config.clients)
+    };
+    assert_eq!((own.id.as_str(), &own.ports), ("own", &(80..=90)));
+    assert_eq!(own.bind.to_string(), "0.0.0.0");
+    assert_eq!(secret(&own.token), Some("a token of its own"));
+    assert_eq!(
+        (plain.id.as_str(), &plain.ports),
+        ("plain", &(1024..=65535))
+    );
+    assert_eq!(plain.bind.to_string(), "127.0.0.2");
+    assert!(plain.token.is_none());
+    assert_eq!(secret(&config.grant(&plain.id).token), Some(TOKEN));
+    // The flag is the server's bind, which is their default.
+    let config = server_of(&["server", "--config", text(&file), "--bind", "::1"], None);
+    assert_eq!(config.clients[1].bind.to_string(), "::1");
+
+    let twice = folder.file(
+        "twice.json",
+        "{ \"clients\": [ { \"id\": \"a\" },\n{ \"id\": \"a\" } ] }",
+    );
+    let reason = refusal(&["server", "--config", text(&twice)]);
+    assert!(
+        reason.ends_with("line 2: clients[1].id: clients[0] is about a already"),
+        "{reason}"
+    );
+    let absent = folder.file(
+        "absent.json",
+        "{ \"clients\": [ { \"id\": \"a\",\n\"token_file\": \"x\" } ] }",
+    );
+    let reason = refusal(&["server", "--config", text(&absent)]);
+    assert!(
+        reason.contains("line 2: clients[0].token_file: "),
+        "{reason}"
+    );
+}
+
+#[test]
+fn check_says_ok_or_what_is_wrong() {
+    let folder = Folder::new("cli-check");
+    folder.file("edge.token", TOKEN);
+    let server = folder.file("server.json", SERVER_JSON);
+    let client = folder.file("client.json", CLIENT_JSON);
+    for words in [
+        ["check", "server", "--config", text(&server)],
+        ["check", "--config", text(&server), "server"],
+        ["check", "client", "--config", text(&client)],
+    ] {
+        let (answer, code) = exit_of(&words, None);
+        assert_eq!(code, 0, "{answer}");
+        assert!(answer.ends_with(".json: ok"), "{answer}");
+    }
+    let (answer, _) = exit_of(
+        &[
+            "check",
+            "--log=debug",
+            "server",
+            &format!("--config={}", text(&server)),
+        ],
+        None,
+    );
+    assert_eq!(answer, format!("{}: ok", text(&server)));
+    let reason = refusal(&["check", "client", "--config", text(&server)]);
+    assert!(
+        reason.starts_with(&format!("{}: line 1: listen: unknown field", text(&server))),
+        "{reason}"
+    );
+    let open = folder.file("open.json", "{ \"listen\": \"0.0.0.0:1\" }");
+    assert!(
+        refusal(&["check", "server", "--config", text(&open)])
+            .contains("line 1: listen: a server without")
+    );
+    let reason = refusal(&[
+        "check",
+        "client",
+        "--config",
+        text(&folder.path().join("absent")),
+    ]);
+    assert!(reason.contains("No such file"), "{reason}");
+    for words in [
+        &["check"][..],
+        &["check", "server"],
+        &["check", "--config", text(&server)],
+        &["check", "demo", "--config", "x"],
+    ] {
+        assert!(refusal(words).starts_with("siding: "), "{words:?}");
+    }
+}
+
+#[test]
+fn levels_stand_before_or_after_the_command_or_in_the_file() {
+    let folder = Folder::new("cli-log");
+    let file = folder.file("edge.json", "{ \"log\": \"warn\" }");
+    let config = format!("--config={}", text(&file));
+    for (words, expected) in [
+        (&["demo"][..], Level::Info),
+        (&["--log", "debug", "demo"], Level::Debug),
+        (&["--log=debug", "demo"], Level::Debug),
+        (&["demo", "--log", "trace"], Level::Trace),
+        (&["demo", "--log=trace"], Level::Trace),
+        (&["--log", "error", "demo", "--log", "warn"], Level::Warn),
+        (&["--log", "error", "server"], Level::Error),
+        (&["client", "--id", "a", "--log", "error"], Level::Error),
+        (&["server", &config], Level::Warn),
+        (&["server", &config, "--log", "debug"], Level::Debug),
+        (&["--log", "debug", "server", &config], Level::Debug),
+    ] {
+        assert_eq!(level_of(words), expected, "{words:?}");
+    }
+    for words in [
+        &["demo", "--log", "loud"][..],
+        &["--log", "off", "demo"],
+        &["demo", "--log"],
+    ] {
+        assert!(refusal(words).contains("--log"), "{words:?}");
+    }
+}
+
+#[test]
+fn flags_take_their_value_after_an_equals_sign_too() {
+    let config = server_of(
+        &[
+            "server",
+            "--listen=[::1]:1",
+            "--proxy=edge-1=tcp:1:a:2",
+            "--proxy",
+            "edge-2=tcp:2:a:2",
+        ],
+        None,
+    );
+    assert_eq!(config.listen.to_string(), "[::1]:1");
+    assert_eq!(config.proxies[0].client.as_str(), "edge-1");
+    assert_eq!(config.proxies[1].client.as_str(), "edge-2");
+    let config = client_of(
+        &["client", "--id=a", "--server=ws://h/?a=b", "--allow=*:*"],
+        None,
+    );
+    assert_eq!(config.server.to_string(), "ws://h/?a=b");
+}
+
+#[test]
+fn only_flags_are_split() {
+    let given = |args: &[&str]| match split(args.iter().map(OsString::from)).unwrap() {
+        Split::Args(args) => args,
+        Split::Version => panic!("{args:?}"),
+    };
+    for (args, expected) in [
+        (&["server", "--a=b=c"][..], &["server", "--a", "b=c"][..]),
+        (&["--a="], &["--a", ""]),
+        (&["--a", "--b=c", "--d=e"], &["--a", "--b=c", "--d", "e"]),
+        (&["--a", "--version"], &["--a", "--version"]),
+        (&["--a", "--help"], &["--a", "--help"]),
+        (&["--a=1", "--b"], &["--a", "1", "--b"]),
+        (&["-a=b", "c=d"], &["-a=b", "c=d"]),
+        (&["--", "--a=b", "--version"], &["--", "--a=b", "--version"]),
+        (
+            &["server", "--a", "b", "--help", "--c=d"],
+            &["server", "--help"],
+        ),
+        (&[], &[]),
+    ] {
+        assert_eq!(given(args), expected, "{args:?}");
+    }
+    // A value that looks like a flag is a value: here of a file that is not there.
+    assert!(refusal(&["server", "--token-file", "--x=y"]).contains("--token-file: --x=y: "));
+}
+
+#[test]
+fn help_and_version_are_everywhere() {
+    let version = concat!("siding ", env!("CARGO_PKG_VERSION"));
+    for words in [
+        &[][..],
+        &["server"],
+        &["client"],
+        &["demo"],
+        &["check"],
+        &["check", "server"],
+        &["server", "--listen", "nonsense"],
+    ] {
+        assert_eq!(
+            exit_of(&[words, &["--version"]].concat(), None),
+            (version.to_owned(), 0)
+        );
+        let (help, code) = exit_of(&[words, &["--help"]].concat(), None);
+        assert_eq!(code, 0, "{help}");
+        let command = words
+            .first()
+            .map_or(String::new(), |command| format!(" {command}"));
+        assert!(
+            help.starts_with(&format!("Usage: siding{command} ")),
+            "{help}"
+        );
+    }
+    for words in [["server", "--help=x"], ["server", "--version=1"]] {
+        assert!(refusal(&words).contains("takes no value"));
+    }
+}
+
+#[test]
+fn help_lists_every_flag_and_nothing_that_is_not_available() {
+    for (command, flags) in [
+        (
+            "server",
+            &[
+                "--listen",
+                "--token-file",
+                "--bind",
+                "--proxy",
+                "--config",
+                "--log",
+            ][..],
+        ),
+        (
+            "client",
+            &[
+                "--server",
+                "--id",
+                "--token-file",
+                "--expose",
+                "--allow",
+                "--config",
+                "--log",
+            ],
+        ),
+        ("demo", &["--log"]),
+        ("check", &["--config", "--log"]),
+    ] {
+        let (help, _) = exit_of(&[command, "--help"], None);
+        for flag in flags {
+            assert!(help.contains(&format!("\n  {flag} ")), "{flag}: {help}");
+        }
+        for absent in [
+            "https",
+            "wss",
+            "--admin",
+            "--pool",
+            "--cert",
+            "--key",
+            "--ca",
+            "--target-ca",
+            "socks",
+            "tls",
+        ] {
+            assert!(!help.to_lowercase().contains(absent), "{absent}: {help}");
+        }
+    }
+    let (help, _) = exit_of(&["--help"], None);
+    for command in ["server", "client", "demo", "check", "--log", "--version"] {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_is_refused_with_the_flag_named() {
+    for (words, expected) in [
+        (&[][..], "a command is missing"),
+        (&["sever"], "sever"),
+        (&["server", "extra"], "extra"),
+        (&["demo", "--listen", "127.0.0.1:1"], "--listen"),
+        (&["server", "--id", "a"], "--id"),
+        (&["server", "--listen"], "--listen"),
+        (
+            &["server", "--listen", "7000"],
+            "'--listen' with value '7000': \"7000\" is not ADDR:PORT",
+        ),
+        (
+            &[
+                "server",
+                "--listen",
+                "127.0.0.1:1",
+                "--listen",
+                "127.0.0.1:2",
+            ],
+            "--listen",
+        ),
+        (&["server", "--bind=*"], "'--bind' with value '*'"),
+        (&["server", "--proxy", "forward:1"], "is not CLIENT=SPEC"),
+        (
+            &["server", "--proxy", "a b=forward:1"],
+            "is not a client id",
+        ),
+        (
+            &["server", "--proxy", "a=tpc:1:b:2"],
+            "accepted are tcp, ssh, telnet, http, forward",
+        ),
+        (
+            &["server", "--proxy", "a=https:1:b:2"],
+            "https is not available in this version",
+        ),
+        (&["client", "--id", ""], "'--id'"),
+        (
+            &["client", "--id", "a", "--expose", "https:1:b:2"],
+            "https is not available in this version",
+        ),
+        (
+            &["client", "--id", "a", "--server", "wss://b"],
+            "not available in this version",
+        ),
+        (
+            &["client", "--id", "a", "--allow", "10.0.0.1/8:1"],
+            "write 10.0.0.0/8",
+        ),
+        (&["server", "--admin", "127.0.0.1:1"], "--admin"),
+        (&["client", "--id", "a", "--admin=127.0.0.1:1"], "--admin"),
+        (&["client", "--id", "a", "--pool", "never"], "--pool"),
+        (&["client", "--id", "a", "--ca", "x"], "--ca"),
+        (&["client", "--id", "a", "--target-ca", "x"], "--target-ca"),
+        (&["server", "--cert", "x", "--key", "y"], "--cert"),
+        (
+            &["server", "--config", "/nonexistent/edge.json"],
+            "/nonexistent/edge.json: ",
+        ),
+    ] {
+        let reason = refusal(words);
+        assert!(reason.contains(expected), "{words:?}: {reason}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_not_utf8_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let args = [
+        "siding".into(),
+        "server".into(),
+        OsString::from_vec(b"--bind=\xff".to_vec()),
+    ];
+    let Parsed::Exit { text, code } = parse_with(args.into_iter(), None) else {
+        panic!()
+    };
+    assert_eq!(code, 2);
+    assert!(text.contains("not UTF-8"), "{text}");
+}

@@ -1,0 +1,90 @@
+//! How long to wait before the link is dialled again.
+//!
+//! Doubling from 0.2 s to 30 s with jitter, so that a thousand clients whose server restarts do not
+//! come back in one instant; from the start again after a link that held for a while.
+
+use std::time::Duration;
+
+/// The state of the wait.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The next wait; `random` spreads it over its upper half.
+    pub fn next(&mut self, random: u32) -> Duration {
+        let whole = FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        spread(whole, random)
+    }
+
+    /// The wait after an end that will not mend itself soon: a wrong token, or another client of the
+    /// same name.
+    pub fn longest(&mut self, random: u32) -> Duration {
+        self.failures = u32::MAX;
+        LONGEST + spread(FIRST, random)
+    }
+
+    /// The link was up for `held`.
+    pub fn was_up(&mut self, held: Duration) {
+        if held >= STABLE {
+            self.failures = 0;
+        }
+    }
+}
+
+fn spread(whole: Duration, random: u32) -> Duration {
+    whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A link that held for so long was no failure.
+const STABLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_thirty_seconds_and_stay_there() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..12)
+            .map(|_| backoff.next(u32::MAX).as_millis())
+            .collect();
+        assert_eq!(
+            waits,
+            [
+                200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000, 30000
+            ]
+        );
+        for _ in 0..100 {
+            assert!(backoff.next(0) >= LONGEST / 2);
+        }
+    }
+
+    #[test]
+    fn only_a_link_that_held_begins_anew() {
+        let mut backoff = Backoff::default();
+        backoff.next(0);
+        backoff.next(0);
+        backoff.was_up(Duration::from_secs(29));
+        assert_eq!(backoff.next(u32::MAX), FIRST * 4);
+        backoff.was_up(Duration::from_secs(30));
+        assert_eq!(backoff.next(u32::MAX), FIRST);
+    }
+
+    #[test]
+    fn a_wrong_token_makes_no_storm() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.longest(0) >= LONGEST);
+        assert!(
+            backoff.next(0) >= LONGEST / 2,
+            "and what follows is no faster"
+        );
+    }
+}

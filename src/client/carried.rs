@@ -1,0 +1,491 @@
+//! What each stream is doing here: dialling, raw, or an HTTP exchange.
+//!
+//! The decision of flow A and B is made here: `http` takes its connection from the pool and may give
+//! it back; every other word gets a fresh one, which is closed when the session ends.
+
+use std::{net::SocketAddr, time::Duration};
+
+use log::{debug, info, trace};
+
+use super::{Client, Owner, dial::Whose};
+use crate::{
+    clock::Now,
+    config::{Host, Target},
+    http::{Asked, Gather, Version},
+    key::Key,
+    pool::{self, Eviction, Slot},
+    reactor::{
+        Deadline, Reactor,
+        net::{Net, Ready},
+    },
+    tunnel::{
+        control::{How, ProxyConnect, Reason},
+        ids::{ProxyId, UserId},
+        mux::{Ended, Handle, StreamEnd},
+        window::Pressure,
+    },
+};
+
+/// One stream, on this side.
+pub(super) struct Carried {
+    pub stream: Handle,
+    pub user: UserId,
+    pub proxy: ProxyId,
+    pub state: State,
+}
+
+/// What a stream is doing.
+pub(super) enum State {
+    /// The target is being dialled.
+    Dialling {
+        dial: u32,
+        exchange: Option<Box<Exchange>>,
+    },
+    /// Bytes both ways, on a fresh connection.
+    Raw(Key),
+    /// One request and its response.
+    Exchange(Key, Box<Exchange>),
+}
+
+/// An HTTP exchange.
+pub(super) struct Exchange {
+    pub target: Target,
+    pub asked: Asked,
+    /// The response head, as far as it has come; `None` once it was final.
+    pub head: Option<Gather>,
+    /// The connection's history; `born` and `peer` are known once it is connected.
+    pub origin: Option<pool::Origin>,
+    /// What the final head said.
+    pub facts: pool::Facts,
+}
+
+impl Carried {
+    /// Its socket, once it has one.
+    pub fn key(&self) -> Option<Key> {
+        match self.state {
+            State::Dialling { .. } => None,
+            State::Raw(key) | State::Exchange(key, _) => Some(key),
+        }
+    }
+}
+
+impl Client {
+    /// The server opened a stream.
+    pub(super) fn stream_opened<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        stream: Handle,
+        connect: ProxyConnect,
+        now: Now,
+    ) {
+        let ProxyConnect {
+            proxy_id,
+            user_id,
+            remote_host,
+            remote_port,
+            protocol,
+            request,
+        } = connect;
+        let target = match self.admit(&remote_host, remote_port, &protocol, request.is_some()) {
+            Ok(target) => target,
+            Err(reason) => {
+                // The name is the server's word: nothing of it is printed as it is.
+                info!(
+                    "{user_id}: refused, {reason}: {} port {remote_port}",
+                    remote_host.escape_debug()
+                );
+                return self.refuse(stream, reason);
+            }
+        };
+        let exchange = request.map(|facts| {
+            let version = if facts.http10 {
+                Version::Http10
+            } else {
+                Version::Http11
+            };
+            let asked = Asked {
+                head: facts.head,
+                version,
+                upgrade: facts.upgrade,
+                keep_alive: facts.keep_alive,
+                connection_auth: facts.tied,
+            };
+            (facts.repeatable, asked)
+        });
+        let entry = self.carried.vacant_entry();
+        let carried = entry.key() as u32;
+        entry.insert(Carried {
+            stream,
+            user: user_id,
+            proxy: proxy_id,
+            state: State::Dialling {
+                dial: u32::MAX,
+                exchange: exchange.map(|(_, asked)| {
+                    Box::new(Exchange {
+                        target: target.clone(),
+                        asked,
+                        head: Some(Gather::default()),
+                        origin: None,
+                        facts: pool::Facts::default(),
+                    })
+                }),
+            },
+        });
+        if let Some(tunnel) = self.connection.tunnel() {
+            tunnel.mux.adopt(stream, carried);
+        }
+        if let Some((repeatable, _)) = exchange
+            && let Some((key, origin)) = self.take(io, &target, repeatable, now)
+        {
+            self.counters.reused += 1;
+            return self.connected(io, carried, key, Some(origin), now);
+        }
+        self.dial(io, target, Whose::Stream(carried), now);
+    }
+
+    /// Whether a stream may be served at all, and to what it leads.
+    fn admit(
+        &self,
+        host: &str,
+        port: u16,
+        protocol: &str,
+        has_request: bool,
+    ) -> Result<Target, Reason> {
+        let poolable = pool::is_poolable(protocol);
+        // `https` is an exchange over TLS, which this version does not speak to targets.
+        if poolable != has_request || protocol.eq_ignore_ascii_case("https") {
+            return Err(Reason::Unsupported);
+        }
+        let host: Host = host.parse().map_err(|_| Reason::Unresolvable)?;
+        if port == 0 {
+            return Err(Reason::Unreachable);
+        }
+        if !self.config.allow.may_dial(&host, port) {
+            return Err(Reason::NotAllowed);
+        }
+        if self.shared.budget.pressure() >= Pressure::Full {
+            return Err(Reason::Overload);
+        }
+        if self.dials.len() >= self.config.limits.dials {
+            return Err(Reason::Busy);
+        }
+        Ok(Target { host, port })
+    }
+
+    fn refuse(&mut self, stream: Handle, reason: Reason) {
+        if let Some(tunnel) = self.connection.tunnel() {
+            tunnel
+                .mux
+                .disconnect(stream, How::Abort, reason, &mut self.shared.budget);
+        }
+        self.schedule();
+    }
+
+    /// A connection from the pool that is still good.
+    fn take<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        target: &Target,
+        repeatable: bool,
+        now: Now,
+    ) -> Option<(Key, pool::Origin)> {
+        while let Some(taken) = self.pool.take(target, repeatable, now.instant) {
+            let allowed = self
+                .config
+                .allow
+                .permits(&target.host, target.port, taken.origin.peer);
+            if allowed && io.is_quiet(taken.key) {
+                trace!(
+                    "{target}: connection of {} uses taken from the pool",
+                    taken.origin.uses
+                );
+                return Some((taken.key, taken.origin));
+            }
+            self.pool.stale_at_take();
+            io.close(taken.key);
+        }
+        None
+    }
+
+    /// Remembers which dial a stream waits for.
+    pub(super) fn dial_started(&mut self, dial: u32, whose: Whose) {
+        match whose {
+            Whose::Link => self.connection.dialling(),
+            Whose::Stream(carried) => {
+                if let Some(Carried {
+                    state: State::Dialling { dial: of, .. },
+                    ..
+                }) = self.carried.get_mut(carried as usize)
+                {
+                    *of = dial;
+                }
+            }
+        }
+    }
+
+    pub(super) fn stream_dialled<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        result: Result<(Key, SocketAddr), Reason>,
+        now: Now,
+    ) {
+        match result {
+            Ok((key, peer)) => {
+                self.counters.dialled += 1;
+                let origin = pool::Origin {
+                    born: now.instant,
+                    uses: 0,
+                    peer: peer.ip(),
+                };
+                self.connected(io, carried, key, Some(origin), now);
+            }
+            Err(reason) => {
+                let Some(gone) = self.carried.try_remove(carried as usize) else {
+                    return;
+                };
+                info!("{}: refused, {reason}", gone.user);
+                self.refuse(gone.stream, reason);
+            }
+        }
+    }
+
+    /// A stream has its connection.
+    fn connected<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        key: Key,
+        origin: Option<pool::Origin>,
+        now: Now,
+    ) {
+        let Some(found) = self.carried.get_mut(carried as usize) else {
+            return io.close(key);
+        };
+        let stream = found.stream;
+        let State::Dialling { exchange, .. } = &mut found.state else {
+            return io.close(key);
+        };
+        io.set_owner(key, Owner::Target(carried));
+        found.state = match exchange.take() {
+            None => {
+                io.set_deadline(key, Deadline::None);
+                State::Raw(key)
+            }
+            Some(mut exchange) => {
+                exchange.origin = origin.map(|origin| pool::Origin {
+                    uses: origin.uses + 1,
+                    ..origin
+                });
+                io.set_deadline(key, Deadline::Idle(self.config.timeouts.response_head));
+                State::Exchange(key, exchange)
+            }
+        };
+        self.schedule();
+        let Some(tunnel) = self.connection.tunnel() else {
+            return;
+        };
+        if let Some(happened) = tunnel
+            .mux
+            .connected(stream, key, io, &mut self.shared.budget, now)
+        {
+            self.happened(io, happened, now);
+        }
+    }
+
+    pub(super) fn target_ready<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        ready: Ready,
+        now: Now,
+    ) {
+        let Some(found) = self.carried.get(carried as usize) else {
+            return;
+        };
+        let stream = found.stream;
+        let Some(key) = found.key() else { return };
+        let Some(tunnel) = self.connection.tunnel() else {
+            return;
+        };
+        if ready.writable
+            && tunnel.mux.has_tail(stream)
+            && let Some(happened) = tunnel
+                .mux
+                .writable(stream, io, &mut self.shared.budget, now)
+        {
+            self.happened(io, happened, now);
+        }
+        self.schedule();
+        let awaits_head = match self.carried.get(carried as usize).map(|found| &found.state) {
+            Some(State::Exchange(_, exchange)) => exchange.head.is_some(),
+            Some(State::Raw(_)) => false,
+            Some(State::Dialling { .. }) | None => return,
+        };
+        let Some(tunnel) = self.connection.tunnel() else {
+            return;
+        };
+        if awaits_head {
+            if io.is_readable(key) {
+                self.read_response(io, carried, now);
+            }
+        } else if io.is_failed(key)
+            && let Some(happened) = tunnel.mux.socket_failed(stream, &mut self.shared.budget)
+        {
+            self.happened(io, happened, now);
+        } else if io.is_readable(key) {
+            tunnel.mux.schedule(stream);
+        }
+    }
+
+    pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) {
+        if let Some(key) = self.carried.get(carried as usize).and_then(Carried::key) {
+            io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
+        }
+    }
+
+    pub(super) fn target_timeout<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        now: Now,
+    ) {
+        let Some(found) = self.carried.get(carried as usize) else {
+            return;
+        };
+        let reason = match &found.state {
+            State::Exchange(key, exchange) if exchange.head.is_some() => {
+                let (key, stream) = (*key, found.stream);
+                let Some(tunnel) = self.connection.tunnel() else {
+                    return;
+                };
+                if !tunnel.mux.is_request_told(stream) && !tunnel.mux.has_tail(stream) {
+                    // The origin is not to blame: the request is still coming.
+                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.response_head));
+                    return;
+                }
+                Reason::ResponseTimeout
+            }
+            _ => Reason::HalfCloseTimeout,
+        };
+        self.fail_stream(io, carried, reason, now);
+    }
+
+    /// Ends a stream from this side.
+    pub(super) fn fail_stream<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        reason: Reason,
+        now: Now,
+    ) {
+        let Some(found) = self.carried.get(carried as usize) else {
+            return;
+        };
+        self.refuse_ended(found.stream, reason);
+        let Some(found) = self.carried.try_remove(carried as usize) else {
+            return;
+        };
+        debug!("stream {} of proxy {}: {reason}", found.user, found.proxy);
+        if let State::Exchange(_, exchange) = &found.state {
+            let held = exchange.head.as_ref().map_or(0, Gather::held);
+            self.shared.budget.release(held);
+        }
+        if let Some(key) = found.key() {
+            io.abort(key);
+        }
+        let _ = now;
+    }
+
+    fn refuse_ended(&mut self, stream: Handle, reason: Reason) {
+        self.refuse(stream, reason);
+    }
+
+    /// The stream is over: its connection is parked or closed.
+    pub(super) fn stream_ended<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        ended: Ended,
+        now: Now,
+    ) {
+        let Some(found) = self.carried.try_remove(carried as usize) else {
+            return;
+        };
+        self.counters.ended += 1;
+        self.counters.bytes += ended.sent + ended.delivered;
+        self.log_end(&found, &ended, now);
+        match found.state {
+            State::Dialling { dial, .. } => self.cancel_dial(io, dial),
+            State::Raw(key) => match ended.end {
+                StreamEnd::Closed | StreamEnd::Disconnected(How::Orderly, _) => io.close(key),
+                _ => io.abort(key),
+            },
+            State::Exchange(key, exchange) => {
+                self.shared
+                    .budget
+                    .release(exchange.head.as_ref().map_or(0, Gather::held));
+                self.exchange_ended(io, key, *exchange, ended.end, now);
+            }
+        }
+    }
+
+    fn log_end(&self, carried: &Carried, ended: &Ended, now: Now) {
+        let reason = match ended.end {
+            StreamEnd::Closed => "closed",
+            StreamEnd::Answered { .. } => "answered",
+            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
+        };
+        let connection = match &carried.state {
+            State::Dialling { .. } => "not connected",
+            State::Exchange(_, exchange)
+                if exchange.origin.is_some_and(|origin| origin.uses > 1) =>
+            {
+                "reused"
+            }
+            State::Raw(_) | State::Exchange(..) => "fresh",
+        };
+        debug!(
+            "stream {} of proxy {}: {reason}, {} B up, {} B down, {:.3} s, {connection}",
+            carried.user,
+            carried.proxy,
+            ended.delivered,
+            ended.sent,
+            now.instant
+                .saturating_duration_since(ended.opened)
+                .as_secs_f64()
+        );
+    }
+
+    /// A parked connection has nothing legal to say: only "would block" keeps it.
+    pub(super) fn parked_ready<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        slot: Slot,
+    ) {
+        if !io.is_quiet(key) {
+            self.pool.forget(slot, Eviction::Readable);
+            io.close(key);
+        }
+    }
+
+    /// A parked connection has been idle, or has lived, long enough.
+    pub(super) fn parked_timeout<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        slot: Slot,
+        now: Now,
+    ) {
+        let eviction = match self.pool.forget(slot, Eviction::Idle) {
+            Some((_, origin)) => now.instant.saturating_duration_since(origin.born),
+            None => Duration::ZERO,
+        };
+        debug!(
+            "parked connection closed, {:.0} s old",
+            eviction.as_secs_f64()
+        );
+        io.close(key);
+    }
+}

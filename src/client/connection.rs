@@ -1,0 +1,486 @@
+//! The link to the server: dialled, upgraded, proved, and again after it was lost, for ever.
+//!
+//! ```text
+//!   Waiting --timer--> Dialling --> Upgrade --101--> Hello --welcome--> Up
+//!      ^                  |            |               |                |
+//!      +------------------+------------+---------------+----------------+
+//! ```
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use log::{error, info, warn};
+
+use super::{Client, Owner, Stage, dial::Whose};
+use crate::{
+    clock::Now,
+    http::{Gather, Gathered},
+    key::Key,
+    reactor::{Deadline, Flushed, Reactor, net::Net},
+    tunnel::{
+        Flush, Tunnel,
+        control::{Hello, ProxyOpen, ProxyOpened, Reason, Welcome},
+        frame::Kind,
+        link::{CloseReason, Link, LinkError},
+        mux::{Happened, Mux, Side},
+        proof::{Challenge, Nonce, Prover},
+        upgrade::{self, Asking},
+    },
+};
+
+/// Where the link is.
+pub(super) enum Connection {
+    /// Before the first attempt, and after the last.
+    Idle,
+    /// Until the timer of this key fires.
+    Waiting(Key),
+    Dialling,
+    /// The answer to the upgrade is awaited.
+    Upgrade(Box<Upgrading>),
+    /// Welcome is awaited.
+    Hello(Box<Tunnel>, Challenge),
+    Up(Box<Tunnel>, Instant),
+}
+
+/// An upgrade under way.
+pub(super) struct Upgrading {
+    key: Key,
+    asking: Asking,
+    nonce: Nonce,
+    gather: Gather,
+}
+
+/// Why there is no link now, and how soon it makes sense to try again.
+enum Down {
+    /// It may be better in a moment.
+    Passing(String),
+    /// It will not mend itself soon.
+    Lasting(String),
+}
+
+impl Connection {
+    pub fn tunnel(&mut self) -> Option<&mut Tunnel> {
+        match self {
+            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => Some(tunnel),
+            _ => None,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self, Connection::Up(..))
+    }
+
+    pub fn dialling(&mut self) {
+        *self = Connection::Dialling;
+    }
+
+    fn key(&self) -> Option<Key> {
+        match self {
+            Connection::Idle | Connection::Dialling => None,
+            Connection::Waiting(key) => Some(*key),
+            Connection::Upgrade(upgrading) => Some(upgrading.key),
+            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => Some(tunnel.key),
+        }
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&self, held: usize) {
+        if let Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) = self {
+            tunnel.mux.check_invariants();
+            assert!(
+                tunnel.mux.held() <= held,
+                "the budget holds at least what the link does"
+            );
+        }
+    }
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Down::Passing(why) | Down::Lasting(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Client {
+    /// Dials the server.
+    pub(super) fn connect<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let server = self.config.server.target();
+        self.dial(io, server, Whose::Link, now);
+    }
+
+    pub(super) fn link_dialled<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        result: Result<(Key, SocketAddr), Reason>,
+        now: Now,
+    ) {
+        let (key, peer) = match result {
+            Ok(connected) => connected,
+            Err(reason) => return self.link_down(io, Down::Passing(reason.to_string()), now),
+        };
+        if !peer.ip().is_loopback() {
+            warn!(
+                "{} is not encrypted: the token is safe, what follows it is not",
+                self.config.server
+            );
+        }
+        io.set_owner(key, Owner::Link);
+        io.set_deadline(
+            key,
+            Deadline::At(now.instant + self.config.timeouts.handshake),
+        );
+        let mut nonce = Nonce::default();
+        io.random(&mut nonce);
+        let host = self.config.server.target().to_string();
+        let (asking, request) = Asking::new(&host, &self.config.server.path, &nonce);
+        // The first bytes on this connection: there is room for them, or nobody is there.
+        let written = io.write(key, request.as_bytes());
+        let gather = Gather::default();
+        self.connection = Connection::Upgrade(Box::new(Upgrading {
+            key,
+            asking,
+            nonce,
+            gather,
+        }));
+        if !matches!(written, Ok(n) if n == request.len()) {
+            self.link_down(io, Down::Passing("upgrade not sent".into()), now);
+        }
+    }
+
+    pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        match self.connection {
+            Connection::Upgrade(_) => self.upgraded(io, now),
+            Connection::Hello(..) | Connection::Up(..) => self.receive(io, now),
+            Connection::Idle | Connection::Waiting(_) | Connection::Dialling => {}
+        }
+    }
+
+    pub(super) fn link_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        match &mut self.connection {
+            Connection::Waiting(key) => {
+                io.close(*key);
+                self.connection = Connection::Idle;
+                self.connect(io, now);
+            }
+            Connection::Upgrade(_) | Connection::Hello(..) => {
+                let why = "no welcome within the handshake deadline";
+                self.link_down(io, Down::Passing(why.into()), now);
+            }
+            Connection::Up(tunnel, _) => match tunnel.link.timeout(io, tunnel.key, now) {
+                Ok(()) => io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline())),
+                Err(error) => self.link_failed(io, &error, now),
+            },
+            Connection::Idle | Connection::Dialling => {}
+        }
+    }
+
+    /// Reads the answer to the upgrade, as far as it has come.
+    fn upgraded<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let Connection::Upgrade(upgrading) = &mut self.connection else {
+            return;
+        };
+        let key = upgrading.key;
+        let limit = upgrade::HEAD_LIMITS.bytes;
+        let read = |into: &mut [u8]| io.read(key, into);
+        let down = match upgrading.gather.read(&mut self.scratch, limit, read) {
+            Gathered::Partial => return,
+            Gathered::Head { bytes, head } => match upgrading.asking.answered(&bytes[..head]) {
+                Ok(server) => {
+                    let challenge = Challenge {
+                        client: upgrading.nonce,
+                        server,
+                    };
+                    let surplus = bytes[head..].to_vec();
+                    return self.say_hello(io, key, challenge, surplus, now);
+                }
+                Err(error) => Down::Passing(error.to_string()),
+            },
+            Gathered::TooLong(_) => Down::Passing("its answer is too long".into()),
+            Gathered::Ended => Down::Passing("closed before its answer".into()),
+            Gathered::Failed(error) => Down::Passing(error.to_string()),
+        };
+        self.link_down(io, down, now);
+    }
+
+    fn say_hello<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        challenge: Challenge,
+        surplus: Vec<u8>,
+        now: Now,
+    ) {
+        let id = &self.config.id;
+        let timeouts = &self.config.timeouts;
+        let link = Link::new(Side::Client, surplus, timeouts.ping, timeouts.pong, now);
+        let mut mux = Mux::new(Side::Client, &self.shared.budget, 0);
+        let proof = self
+            .config
+            .token
+            .as_ref()
+            .map(|token| challenge.prove(token.as_bytes(), Prover::Client, id.as_str()));
+        mux.control(
+            Kind::Hello,
+            &Hello {
+                id: id.to_string(),
+                proof,
+                window: self.shared.budget.window_initial(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            },
+        );
+        self.connection = Connection::Hello(Box::new(Tunnel::new(key, link, mux)), challenge);
+        self.schedule();
+        self.receive(io, now);
+    }
+
+    fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        loop {
+            let Some(tunnel) = self.connection.tunnel() else {
+                return;
+            };
+            match tunnel.receive(io, &mut self.shared, now) {
+                Ok(Some(happened)) => self.happened(io, happened, now),
+                Ok(None) => break,
+                Err(error) => return self.link_failed(io, &error, now),
+            }
+        }
+        if let Connection::Up(tunnel, _) = &self.connection {
+            io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline()));
+        }
+        if let Some(tunnel) = self.connection.tunnel()
+            && tunnel.link.is_scheduled()
+        {
+            io.again(tunnel.key);
+        }
+        // Even when no stream has anything to say: a pong may wait.
+        self.schedule();
+    }
+
+    pub(super) fn flush_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
+        loop {
+            let Some(tunnel) = self.connection.tunnel() else {
+                return Flushed::Idle;
+            };
+            match tunnel.flush(io, &mut self.shared, now) {
+                Ok(Flush::Happened(happened)) => self.happened(io, happened, now),
+                Ok(Flush::Idle | Flush::Blocked) => return Flushed::Idle,
+                Ok(Flush::More) => {
+                    self.schedule();
+                    return Flushed::More;
+                }
+                Err(error) => {
+                    self.link_failed(io, &error, now);
+                    return Flushed::Idle;
+                }
+            }
+        }
+    }
+
+    pub(super) fn happened<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        happened: Happened,
+        now: Now,
+    ) {
+        match happened {
+            Happened::Control(kind, payload) => {
+                if let Err(down) = self.control(io, kind, &payload, now) {
+                    self.goodbye_and_down(io, CloseReason::Protocol, down, now);
+                }
+            }
+            Happened::Opened(stream, connect) => self.stream_opened(io, stream, *connect, now),
+            Happened::HalfClosed(carried) => self.half_closed(io, carried),
+            Happened::Ended(carried, ended) => self.stream_ended(io, carried, ended, now),
+            // The mux lets no server send these.
+            Happened::Connected(_) | Happened::Upgraded(_) | Happened::RequestSent(_) => {}
+        }
+    }
+
+    fn control<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        kind: Kind,
+        payload: &[u8],
+        now: Now,
+    ) -> Result<(), Down> {
+        match (kind, &self.connection) {
+            (Kind::Welcome, Connection::Hello(..)) => self.welcome(io, &parse(payload)?, now),
+            (Kind::ProxyOpened, Connection::Up(..)) => {
+                self.proxy_opened(&parse(payload)?);
+                Ok(())
+            }
+            (Kind::Goaway, Connection::Up(..)) => {
+                info!("link {}: server drains", self.config.id);
+                Ok(())
+            }
+            _ => Err(Down::Passing(format!(
+                "unexpected {} from server",
+                kind.name()
+            ))),
+        }
+    }
+
+    /// Checks that the server knows the token, too; only then anything is opened.
+    fn welcome<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        welcome: &Welcome,
+        now: Now,
+    ) -> Result<(), Down> {
+        let Connection::Hello(_, challenge) = &self.connection else {
+            return Ok(());
+        };
+        if let Some(token) = &self.config.token {
+            let right = welcome.proof.as_deref().is_some_and(|proof| {
+                challenge.verify(
+                    token.as_bytes(),
+                    Prover::Server,
+                    self.config.id.as_str(),
+                    proof,
+                )
+            });
+            if !right {
+                let why = "the server does not know this client's token";
+                error!("link {}: {why}", self.config.id);
+                return Err(Down::Lasting(why.into()));
+            }
+        }
+        let Connection::Hello(mut tunnel, _) =
+            std::mem::replace(&mut self.connection, Connection::Idle)
+        else {
+            return Ok(());
+        };
+        info!("link {}: up to {}", self.config.id, self.config.server);
+        tunnel.link.welcomed();
+        tunnel.mux.peer_window(welcome.window);
+        for (request, spec) in self.config.expose.iter().enumerate() {
+            let open = ProxyOpen {
+                request: request as u32,
+                spec: spec.to_string(),
+            };
+            tunnel.mux.control(Kind::ProxyOpen, &open);
+        }
+        io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline()));
+        self.connection = Connection::Up(tunnel, now.instant);
+        self.schedule();
+        Ok(())
+    }
+
+    fn proxy_opened(&self, opened: &ProxyOpened) {
+        let spec = match self.config.expose.get(opened.request as usize) {
+            Some(spec) => spec.to_string(),
+            None => return,
+        };
+        // The server's words, for the log: nothing but printable ones.
+        let printable =
+            |text: &Option<String>| text.as_deref().unwrap_or("?").escape_debug().to_string();
+        match &opened.error {
+            None => info!(
+                "proxy {}: open at {}, {spec}",
+                printable(&opened.proxy_id),
+                printable(&opened.address)
+            ),
+            Some(_) => error!(
+                "--expose {spec}: refused by the server: {}",
+                printable(&opened.error)
+            ),
+        }
+    }
+
+    fn link_failed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, failure: &LinkError, now: Now) {
+        let down = match failure {
+            LinkError::Closed(CloseReason::WrongToken, _) => {
+                error!(
+                    "link {}: wrong token: the server does not accept it",
+                    self.config.id
+                );
+                Down::Lasting(failure.to_string())
+            }
+            LinkError::Closed(CloseReason::Replaced, _) => {
+                error!(
+                    "link {}: another client of this id has taken over",
+                    self.config.id
+                );
+                Down::Lasting(failure.to_string())
+            }
+            _ => Down::Passing(failure.to_string()),
+        };
+        match failure.goodbye() {
+            Some((reason, _)) => self.goodbye_and_down(io, reason, down, now),
+            None => self.link_down(io, down, now),
+        }
+    }
+
+    fn goodbye_and_down<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        reason: CloseReason,
+        down: Down,
+        now: Now,
+    ) {
+        if let Some(tunnel) = self.connection.tunnel() {
+            tunnel.link.close(io, tunnel.key, reason, &down.to_string());
+        }
+        self.link_down(io, down, now);
+    }
+
+    /// The link is gone, and all that it carried; it is dialled again after a while.
+    fn link_down<N: Net>(&mut self, io: &mut Reactor<N, Owner>, down: Down, now: Now) {
+        if let Some(key) = self.connection.key() {
+            // Lets what was said last arrive before the socket goes.
+            io.linger(key, GOODBYE_MAX);
+        }
+        let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);
+        if let Connection::Up(_, since) = connection {
+            self.backoff
+                .was_up(now.instant.saturating_duration_since(since));
+        }
+        if let Some(tunnel) = connection.tunnel() {
+            for (carried, ended) in tunnel
+                .mux
+                .end_all(Reason::LinkLost, &mut self.shared.budget)
+            {
+                self.stream_ended(io, carried, ended, now);
+            }
+        }
+        if self.stage != Stage::Running {
+            return;
+        }
+        let mut random = [0; 4];
+        io.random(&mut random);
+        let random = u32::from_ne_bytes(random);
+        let wait = match down {
+            Down::Passing(_) => self.backoff.next(random),
+            Down::Lasting(_) => self.backoff.longest(random),
+        };
+        warn!(
+            "link {}: down ({down}), again in {:.1} s",
+            self.config.id,
+            wait.as_secs_f64()
+        );
+        let timer = io.timer(Owner::Link, Deadline::At(now.instant + wait));
+        self.connection = Connection::Waiting(timer);
+    }
+
+    /// Says goodbye: the process is about to end.
+    pub(super) fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if let Some(tunnel) = self.connection.tunnel() {
+            tunnel
+                .link
+                .close(io, tunnel.key, CloseReason::Done, "client stops");
+        }
+    }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Down> {
+    serde_json::from_slice(payload)
+        .map_err(|error| Down::Passing(format!("malformed control payload from server: {error}")))
+}
+
+/// How long the server may take to read a goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,289 @@
+//! The private role: one link to the server, and a connection to a target for each stream in it.
+//!
+//! ```text
+//!   server --> link --(stream)--> carried --> dial, or take from the pool --> target
+//! ```
+//!
+//! - `connection`: the link itself: dial, upgrade, hello, and again after it was lost, for ever.
+//! - `dial`: from a host and port to a connected socket, several addresses tried.
+//! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
+//! - `respond`: the response of an exchange: its head, and whether its connection is parked after it.
+
+mod backoff;
+mod carried;
+mod connection;
+mod dial;
+mod respond;
+
+use std::rc::Rc;
+
+use log::{info, warn};
+use slab::Slab;
+
+use self::{backoff::Backoff, carried::Carried, connection::Connection, dial::Dial};
+use crate::{
+    clock::Now,
+    config::{ClientConfig, Target},
+    key::Key,
+    pool::{Pool, PoolLimits, Slot},
+    reactor::{
+        Deadline, Flushed, Found, Reactor, Role,
+        net::{Net, Ready},
+    },
+    tunnel::{Shared, control::Reason, window::Pressure},
+};
+
+/// The client's label of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The link, or the wait before the next attempt at one.
+    Link,
+    /// The clock of a dial.
+    Dial(u32),
+    /// One attempt of a dial.
+    Attempt(u32),
+    /// The connection of a stream.
+    Target(u32),
+    /// A connection in the pool.
+    Parked(Slot),
+    /// The end of the drain.
+    Drain,
+}
+
+/// The client.
+pub struct Client {
+    config: Rc<ClientConfig>,
+    shared: Shared,
+    connection: Connection,
+    backoff: Backoff,
+    dials: Slab<Dial>,
+    carried: Slab<Carried>,
+    pool: Pool<Target>,
+    counters: Counters,
+    /// Where heads are read into.
+    scratch: Box<[u8]>,
+    scheduled: bool,
+    stage: Stage,
+}
+
+/// What the client has done, for the demo's status line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Connections dialled to targets.
+    pub dialled: u64,
+    /// Exchanges on a connection from the pool.
+    pub reused: u64,
+    /// Streams that ended, and their bytes both ways.
+    pub ended: u64,
+    /// Payload bytes of the streams that ended.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Asked to stop: what goes on may end.
+    Draining,
+    Over,
+}
+
+impl Client {
+    /// A client that dials its server at once.
+    pub fn start<N: Net>(config: ClientConfig, io: &mut Reactor<N, Owner>) -> Client {
+        let mut client = Client {
+            shared: Shared::new(config.limits.undelivered),
+            connection: Connection::Idle,
+            backoff: Backoff::default(),
+            dials: Slab::new(),
+            carried: Slab::new(),
+            pool: Pool::new(PoolLimits {
+                max_idle: config.pool.max_idle,
+                max_idle_per_target: config.pool.max_idle_per_target,
+                idle: config.pool.idle,
+                age: config.pool.age,
+            }),
+            counters: Counters::default(),
+            scratch: vec![0; SCRATCH].into(),
+            scheduled: false,
+            stage: Stage::Running,
+            config: Rc::new(config),
+        };
+        let now = io.now();
+        client.connect(io, now);
+        client
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.carried.len()
+    }
+
+    /// How many connections are parked.
+    pub fn parked(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Whether the link is up.
+    pub fn is_linked(&self) -> bool {
+        self.connection.is_up()
+    }
+
+    /// The link's mux has something to say.
+    fn schedule(&mut self) {
+        self.scheduled = true;
+    }
+
+    /// Frees a descriptor: a parked connection must never cost a session its own.
+    fn evict_oldest<N: Net>(&mut self, io: &mut Reactor<N, Owner>) -> bool {
+        match self.pool.evict_oldest() {
+            Some(key) => {
+                io.close_now(key);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Resets streams whose readers stand still while memory is short.
+    fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        while self.shared.budget.pressure() == Pressure::Over {
+            let Some(tunnel) = self.connection.tunnel() else {
+                return;
+            };
+            let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
+                return;
+            };
+            warn!("memory: over budget, a stream whose reader stands still is reset");
+            self.happened(io, happened, now);
+            self.schedule();
+        }
+    }
+
+    fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if self.stage == Stage::Draining && self.carried.is_empty() {
+            info!("drained");
+            self.end(io);
+        }
+    }
+
+    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        self.goodbye(io);
+        self.stage = Stage::Over;
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&self) {
+        self.pool.check_invariants();
+        self.connection.check_invariants(self.shared.budget.held());
+    }
+}
+
+impl<N: Net> Role<N> for Client {
+    type Owner = Owner;
+
+    fn ready(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        owner: Owner,
+        ready: Ready,
+        now: Now,
+    ) {
+        self.shared.budget.note_unread(io.unread_bytes());
+        match owner {
+            Owner::Link => self.link_ready(io, now),
+            Owner::Attempt(dial) => self.attempt_ready(io, dial, key, now),
+            Owner::Target(carried) => self.target_ready(io, carried, ready, now),
+            Owner::Parked(slot) => self.parked_ready(io, key, slot),
+            Owner::Dial(_) | Owner::Drain => {}
+        }
+    }
+
+    fn timeout(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
+        match owner {
+            Owner::Link => self.link_timeout(io, now),
+            Owner::Dial(dial) => self.dial_timeout(io, dial, now),
+            Owner::Target(carried) => self.target_timeout(io, carried, now),
+            Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
+            Owner::Drain => {
+                warn!("drain deadline: {} streams are cut off", self.carried.len());
+                self.end(io);
+            }
+            Owner::Attempt(_) => {}
+        }
+    }
+
+    fn resolved(&mut self, io: &mut Reactor<N, Owner>, name: &str, found: &Found, now: Now) {
+        self.name_resolved(io, name, found, now);
+    }
+
+    fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        match self.stage {
+            Stage::Running => {
+                info!("stopping: {} streams may finish", self.carried.len());
+                self.stage = Stage::Draining;
+                let mut parked = Vec::new();
+                self.pool.close(&mut parked);
+                for key in parked {
+                    io.close(key);
+                }
+                match self.connection.tunnel() {
+                    Some(tunnel) if !self.carried.is_empty() => {
+                        tunnel.mux.goaway();
+                        self.schedule();
+                        let at = now.instant + self.config.timeouts.drain;
+                        io.timer(Owner::Drain, Deadline::At(at));
+                    }
+                    _ => self.end(io),
+                }
+            }
+            Stage::Draining => {
+                info!("stopping at once");
+                self.end(io);
+            }
+            Stage::Over => {}
+        }
+    }
+
+    fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
+        self.shared.budget.note_unread(io.unread_bytes());
+        self.shed(io, now);
+        if self.stage == Stage::Over {
+            return Flushed::Idle;
+        }
+        let flushed = if std::mem::take(&mut self.scheduled) {
+            self.flush_link(io, now)
+        } else {
+            Flushed::Idle
+        };
+        self.end_if_drained(io);
+        if self.scheduled {
+            Flushed::More
+        } else {
+            flushed
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+}
+
+/// One read of a response head; a small response comes with it whole.
+const SCRATCH: usize = 16 * 1024;
+
+/// Why a target could not be dialled, from the error of the last attempt.
+fn dial_reason(error: &std::io::Error) -> Reason {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Reason::Refused,
+        ErrorKind::TimedOut => Reason::DialTimeout,
+        _ if crate::reactor::net::is_out_of_descriptors(error) => Reason::Descriptors,
+        _ => Reason::Unreachable,
+    }
+}

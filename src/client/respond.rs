@@ -1,0 +1,212 @@
+//! The response of an exchange: its head, and what becomes of the connection after it.
+//!
+//! The head is parsed once, here, and written anew for this user; the body is read through the framing
+//! that it declares. Only when that framing proves the end of a clean exchange is the connection
+//! parked ([`pool::refusal`]).
+
+use log::{debug, info};
+
+use super::{
+    Client, Owner,
+    carried::{Carried, Exchange, State},
+};
+use crate::{
+    clock::Now,
+    http::{Framing, Gathered, HeadLimits, Kind, NotReusable, Response, Version},
+    key::Key,
+    pool::{self, Parked},
+    reactor::{Deadline, Reactor, net::Net},
+    tunnel::{control::Reason, mux::StreamEnd},
+};
+
+/// What a response head asks for.
+enum Next {
+    /// Another head follows.
+    Head,
+    /// The body, or the raw stream, is the mux's.
+    Mux,
+    /// The exchange cannot go on.
+    Fail(Reason),
+}
+
+impl Client {
+    /// Reads the response's head, as far as it has come.
+    pub(super) fn read_response<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        now: Now,
+    ) {
+        loop {
+            let limit = self.config.limits.head;
+            let Some(Carried {
+                state: State::Exchange(key, exchange),
+                ..
+            }) = self.carried.get_mut(carried as usize)
+            else {
+                return;
+            };
+            let key = *key;
+            let Some(gather) = &mut exchange.head else {
+                return;
+            };
+            let before = gather.held();
+            let gathered = gather.read(&mut self.scratch, limit, |into| io.read(key, into));
+            let after = gather.held();
+            self.shared.budget.release(before);
+            self.shared.budget.take(after);
+            let next = match gathered {
+                Gathered::Head { bytes, head } => {
+                    io.unread(key, &bytes[head..]);
+                    let head = bytes[..head].to_vec();
+                    self.response(io, carried, &head, now)
+                }
+                Gathered::Partial => return,
+                Gathered::TooLong(_) => Next::Fail(Reason::BadResponse),
+                Gathered::Ended => Next::Fail(Reason::OriginClosed),
+                Gathered::Failed(_) => Next::Fail(Reason::TargetReset),
+            };
+            match next {
+                Next::Head => {}
+                Next::Mux => return,
+                Next::Fail(reason) => return self.fail_stream(io, carried, reason, now),
+            }
+        }
+    }
+
+    fn response<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        head: &[u8],
+        now: Now,
+    ) -> Next {
+        let limits = HeadLimits {
+            bytes: self.config.limits.head,
+            fields: self.config.limits.fields,
+        };
+        let Some(Carried {
+            state: State::Exchange(key, exchange),
+            stream,
+            user,
+            ..
+        }) = self.carried.get_mut(carried as usize)
+        else {
+            return Next::Fail(Reason::BadResponse);
+        };
+        let (key, stream) = (*key, *stream);
+        let response = match Response::parse(head, &exchange.asked, &limits) {
+            Ok(response) => response,
+            Err(bad) => {
+                info!(
+                    "{user}: bad response of {}: {}",
+                    exchange.target, bad.reason
+                );
+                return Next::Fail(Reason::BadResponse);
+            }
+        };
+        let Some(tunnel) = self.connection.tunnel() else {
+            return Next::Mux;
+        };
+        let budget = &mut self.shared.budget;
+        let mut written = Vec::new();
+        match response.kind {
+            Kind::Interim => {
+                // RFC 9110 §15.2: a 1.0 user does not know them.
+                if exchange.asked.version == Version::Http11 {
+                    response.write_to(&mut written, true);
+                    tunnel.mux.send(stream, &written, false, budget, now);
+                }
+                Next::Head
+            }
+            Kind::Switching => {
+                if !tunnel.mux.is_request_whole(stream) {
+                    info!(
+                        "{user}: {} switched protocols before the request's end",
+                        exchange.target
+                    );
+                    return Next::Fail(Reason::BadResponse);
+                }
+                response.write_to(&mut written, true);
+                tunnel.mux.upgrade(stream);
+                tunnel.mux.send(stream, &written, false, budget, now);
+                io.set_deadline(key, Deadline::None);
+                // From here on it is like any raw stream: never parked, and it may be quiet for days.
+                if let Some(carried) = self.carried.get_mut(carried as usize) {
+                    carried.state = State::Raw(key);
+                }
+                Next::Mux
+            }
+            Kind::Final => {
+                // A user whose request is not read to its end cannot send another (RFC 9112 §9.3).
+                let keep = response.keep() && tunnel.mux.is_request_told(stream);
+                response.write_to(&mut written, keep);
+                exchange.head = None;
+                exchange.facts = pool::Facts {
+                    final_head: true,
+                    framed_end: response.framing != Framing::UntilClose,
+                    persistent: response.reusable.is_ok(),
+                    tied_to_user: response.reusable == Err(NotReusable::ConnectionAuth),
+                    ..pool::Facts::default()
+                };
+                io.set_deadline(key, Deadline::None);
+                tunnel.mux.send(stream, &written, true, budget, now);
+                tunnel.mux.respond(stream, response.body(), keep);
+                Next::Mux
+            }
+        }
+    }
+
+    /// Parks the connection of an exchange that is over, or closes it.
+    pub(super) fn exchange_ended<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        exchange: Exchange,
+        end: StreamEnd,
+        now: Now,
+    ) {
+        let StreamEnd::Answered { request_whole, .. } = end else {
+            return io.abort(key);
+        };
+        let surplus = io.has_unread(key);
+        let facts = pool::Facts {
+            request_written: request_whole,
+            surplus,
+            // The last look, after which an event will tell.
+            socket_quiet: !surplus && io.is_quiet(key),
+            draining: self.is_draining(),
+            ..exchange.facts
+        };
+        let Some(origin) = exchange.origin else {
+            return io.close(key);
+        };
+        let refused = match pool::refusal(&facts) {
+            Some(refusal) => {
+                self.pool.refuse(refusal);
+                refusal
+            }
+            None => match self.pool.park(&exchange.target, key, origin, now.instant) {
+                Parked::Kept {
+                    slot,
+                    expires,
+                    evicted,
+                } => {
+                    io.set_owner(key, Owner::Parked(slot));
+                    io.set_deadline(key, Deadline::At(expires));
+                    if let Some(evicted) = evicted {
+                        io.close(evicted);
+                    }
+                    return;
+                }
+                Parked::Refused(refusal) => refusal,
+            },
+        };
+        debug!("{}: connection not parked, {refused}", exchange.target);
+        io.close(key);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage != super::Stage::Running
+    }
+}

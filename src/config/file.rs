@@ -1,0 +1,301 @@
+//! The JSON configuration files.
+//!
+//! Owns their shape and the errors that point into them: every error names the file, the line and
+//! the field's path, as in `edge.json: line 4: proxies[1].spec: …`. It does not know the flags that
+//! override it, nor does it open the files that a configuration names.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::error::Category;
+
+use super::{
+    ClientId, ClientLimits, ClientTimeouts, Invalid, PoolLimits, ProxyEntry, Rule, ServerLimits,
+    ServerTimeouts, ServerUrl, Spec, locate,
+    value::{Address, Bind, LogLevel, PortRange},
+};
+
+/// The largest configuration file: every port of a machine proxied takes about 6 MiB.
+const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// A configuration file that was read, not yet understood.
+#[derive(Debug)]
+pub struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+impl Document {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large, or is not UTF-8; the message begins with its name.
+    pub fn read(path: &Path) -> Result<Self, Invalid> {
+        let refused =
+            |reason: &dyn fmt::Display| Invalid::new(format!("{}: {reason}", path.display()));
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| refused(&error))?;
+        if bytes.len() > FILE_BYTES_MAX {
+            return Err(refused(&"is larger than 16 MiB, which no configuration is"));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..at]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            refused(&format_args!("line {line}: is not UTF-8"))
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+        })
+    }
+
+    /// Understands the file as a configuration of one of the roles.
+    ///
+    /// # Errors
+    /// It is not JSON, has a field that the role does not know, or a value that is refused.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Invalid> {
+        serde_json::from_str(&self.text)
+            .map(|Object(value)| value)
+            .map_err(|error| self.json_error(&error))
+    }
+
+    /// A path that the file names, which is relative to the file's own folder.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// An error about the field with this path, such as `proxies[1]`; an empty path means the file.
+    pub fn error(&self, field: &str, reason: impl fmt::Display) -> Invalid {
+        let line = if field.is_empty() {
+            None
+        } else {
+            locate::line_of(&self.text, field)
+        };
+        self.located(line, field, reason)
+    }
+
+    fn json_error(&self, error: &serde_json::Error) -> Invalid {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        // serde_json ends its messages with the place, which goes in front here.
+        let place = format!(" at line {line} column {column}");
+        let reason = text.strip_suffix(&place).unwrap_or(&text);
+        match error.classify() {
+            Category::Data => {
+                let (field, line) =
+                    locate::field_at(&self.text, locate::offset(&self.text, line, column));
+                self.located(Some(line), &field, reason)
+            }
+            // What is no JSON has no fields.
+            Category::Syntax | Category::Eof | Category::Io => {
+                self.located(Some(line), "", format_args!("{reason} (column {column})"))
+            }
+        }
+    }
+
+    fn located(&self, line: Option<usize>, field: &str, reason: impl fmt::Display) -> Invalid {
+        let line = line
+            .map(|line| format!("line {line}: "))
+            .unwrap_or_default();
+        let colon = if field.is_empty() { "" } else { ": " };
+        Invalid::new(format!(
+            "{}: {line}{field}{colon}{reason}",
+            self.path.display()
+        ))
+    }
+}
+
+/// A server's configuration as written; what is absent may come from flags or defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerFile {
+    /// As `--log`.
+    pub log: Option<LogLevel>,
+    /// As `--listen`.
+    pub listen: Option<Address>,
+    /// As `--bind`.
+    pub bind: Option<Bind>,
+    /// As `--token-file`, relative to this file.
+    pub token_file: Option<PathBuf>,
+    /// As `--proxy`.
+    pub proxies: Vec<ProxyEntry>,
+    /// What single clients may expose.
+    pub clients: Vec<Object<GrantFile>>,
+    /// Deadlines.
+    #[serde(deserialize_with = "object")]
+    pub timeouts: ServerTimeouts,
+    /// Limits.
+    #[serde(deserialize_with = "object")]
+    pub limits: ServerLimits,
+}
+
+/// An entry of `clients`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantFile {
+    /// Whom it is about.
+    pub id: ClientId,
+    /// Its own token, relative to this file.
+    pub token_file: Option<PathBuf>,
+    /// The ports it may open.
+    pub ports: Option<PortRange>,
+    /// Where it may open them.
+    pub bind: Option<Bind>,
+}
+
+/// A client's configuration as written; what is absent may come from flags or defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientFile {
+    /// As `--log`.
+    pub log: Option<LogLevel>,
+    /// As `--server`.
+    pub server: Option<ServerUrl>,
+    /// As `--id`.
+    pub id: Option<ClientId>,
+    /// As `--token-file`, relative to this file.
+    pub token_file: Option<PathBuf>,
+    /// As `--expose`.
+    pub expose: Vec<Exposed>,
+    /// As `--allow`.
+    pub allow: Vec<Rule>,
+    /// Deadlines.
+    #[serde(deserialize_with = "object")]
+    pub timeouts: ClientTimeouts,
+    /// What is kept parked.
+    #[serde(deserialize_with = "object")]
+    pub pool: PoolLimits,
+    /// Limits.
+    #[serde(deserialize_with = "object")]
+    pub limits: ClientLimits,
+}
+
+/// A struct that is written as an object and nothing else. Left to itself, serde also takes an array
+/// of its fields in their order, in which no field has a name.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| value)
+}
+
+/// An entry of `expose`: a SPEC, or an object that holds one.
+#[derive(Debug)]
+pub struct Exposed(pub Spec);
+
+impl FromStr for ProxyEntry {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (client, spec) = text.split_once('=').ok_or_else(|| {
+            Invalid::new(format!(
+                "{text:?} is not CLIENT=SPEC, such as edge-1=tcp:10033:127.0.0.1:2222"
+            ))
+        })?;
+        Ok(Self {
+            client: client.parse()?,
+            spec: spec.parse()?,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for ProxyEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Object {
+            client: ClientId,
+            spec: Spec,
+        }
+
+        struct EntryVisitor;
+
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = ProxyEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with `client` and `spec`, or a string CLIENT=SPEC")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<ProxyEntry, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProxyEntry, A::Error> {
+                let Object { client, spec } = Object::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ProxyEntry { client, spec })
+            }
+        }
+
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Exposed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Object {
+            spec: Spec,
+        }
+
+        struct ExposedVisitor;
+
+        impl<'de> Visitor<'de> for ExposedVisitor {
+            type Value = Exposed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a SPEC, or an object with `spec`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Exposed, E> {
+                text.parse().map(Exposed).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Exposed, A::Error> {
+                Object::deserialize(MapAccessDeserializer::new(map))
+                    .map(|object| Exposed(object.spec))
+            }
+        }
+
+        deserializer.deserialize_any(ExposedVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+//! Every deadline and limit that can be configured, with its default and the reason for it.
+//!
+//! These are the `timeouts`, `pool` and `limits` objects of the JSON configurations, field by field;
+//! what is left out keeps its default. They have no flags: who needs to change one has a file.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::value::{SIZE_MAX, count_within, grace, period, size_within};
+
+/// Deadlines of a server. There is none for dialling (that is the client's) nor for a response body.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTimeouts {
+    /// From accepting a client to its verified hello. 10 s: a few round trips on the worst of
+    /// links, while a stranger holds a slot of [`ServerLimits::handshakes`] no longer.
+    #[serde(deserialize_with = "period")]
+    pub handshake: Duration,
+    /// From the first byte of a request (or the connection's begin) to the end of its head. 30 s:
+    /// slow enough for people who type, short enough against slow heads sent on purpose.
+    #[serde(deserialize_with = "period")]
+    pub request_head: Duration,
+    /// Without a byte of a request body that is due. 60 s: outlives a stall of a mobile network.
+    #[serde(deserialize_with = "period")]
+    pub request_body: Duration,
+    /// Between two requests of one user. 60 s: as browsers and proxies commonly assume.
+    #[serde(deserialize_with = "period")]
+    pub keep_alive: Duration,
+    /// Without progress once one direction of a raw stream has ended. 60 s: the far side is likely
+    /// still computing its answer at first, and gone after that.
+    #[serde(deserialize_with = "period")]
+    pub half_close: Duration,
+    /// From goaway to the close of what is still open. 30 s, as service managers grant before they
+    /// kill; 0 does not wait at all.
+    #[serde(deserialize_with = "grace")]
+    pub drain: Duration,
+    /// Reading on after an answer that ended a connection, so that a reset does not destroy the
+    /// answer on its way (RFC 9112 §9.6). 2 s: a few round trips; 0 closes at once.
+    #[serde(deserialize_with = "grace")]
+    pub linger: Duration,
+    /// Silence on a link before a ping. 15 s: under the 30 s after which the worst NATs forget.
+    #[serde(deserialize_with = "period")]
+    pub ping: Duration,
+    /// From a ping to giving the link up, while no byte comes. 10 s: longer than TCP needs to
+    /// repair a short outage.
+    #[serde(deserialize_with = "period")]
+    pub pong: Duration,
+}
+
+impl Default for ServerTimeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            request_head: Duration::from_secs(30),
+            request_body: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(60),
+            half_close: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
+            ping: Duration::from_secs(15),
+            pong: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Deadlines of a client. There is none for a response body.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientTimeouts {
+    /// From a stream's arrival to a connected target, the name's lookup and its queue included.
+    /// 10 s: three SYNs (sent at 0, 1, 3 s, and the next only at 7 s) and some room.
+    #[serde(deserialize_with = "period")]
+    pub dial: Duration,
+    /// From dialling the server to its verified welcome. 10 s, as at the server.
+    #[serde(deserialize_with = "period")]
+    pub handshake: Duration,
+    /// From a request completely written to the end of the final response's head. 60 s: what
+    /// gateways commonly grant a slow origin.
+    #[serde(deserialize_with = "period")]
+    pub response_head: Duration,
+    /// As at the server.
+    #[serde(deserialize_with = "period")]
+    pub half_close: Duration,
+    /// As at the server; 0 does not wait at all.
+    #[serde(deserialize_with = "grace")]
+    pub drain: Duration,
+    /// As at the server.
+    #[serde(deserialize_with = "period")]
+    pub ping: Duration,
+    /// As at the server.
+    #[serde(deserialize_with = "period")]
+    pub pong: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            response_head: Duration::from_secs(60),
+            half_close: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            ping: Duration::from_secs(15),
+            pong: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Limits of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerLimits {
+    /// Bytes of the whole process that were received and not yet delivered. 64 MiB: 256 streams
+    /// that each stall with a full window of 256 KiB. At least 1 MiB, of which the smallest initial
+    /// window (4 KiB) is the 256th part.
+    #[serde(deserialize_with = "undelivered")]
+    pub undelivered: usize,
+    /// Bytes of a request's head. 32 KiB: twice what common origins accept (Node 16 KiB, nginx
+    /// 8 KiB per line), so that it is the origin that refuses, in its own words.
+    #[serde(deserialize_with = "head")]
+    pub head: usize,
+    /// Fields of a request's head. 100, as Apache's default; browsers send some 20.
+    #[serde(deserialize_with = "fields")]
+    pub fields: usize,
+    /// Links before their welcome. 256: room for a fleet that reconnects at once, while strangers
+    /// hold at most that many sockets and 4 KiB each.
+    #[serde(deserialize_with = "concurrency")]
+    pub handshakes: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            undelivered: 64 << 20,
+            head: 32 << 10,
+            fields: 100,
+            handshakes: 256,
+        }
+    }
+}
+
+/// Limits of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientLimits {
+    /// As at the server. Routers do with 4 MiB.
+    #[serde(deserialize_with = "undelivered")]
+    pub undelivered: usize,
+    /// Bytes of a response's head. 64 KiB: twice a request's, because origins are chosen by the
+    /// operator while users are not, and answers do carry long `Set-Cookie`, `Link` and policy
+    /// fields. Every exchange may hold one such head while it is incomplete, so not more.
+    #[serde(deserialize_with = "head")]
+    pub head: usize,
+    /// Fields of a response's head. 100, as for requests.
+    #[serde(deserialize_with = "fields")]
+    pub fields: usize,
+    /// Dials in progress per link; a stream beyond is refused as busy. 256: black-holed targets
+    /// cost at most that many sockets, and 4 MiB of data that waits for them (16 KiB each).
+    #[serde(deserialize_with = "concurrency")]
+    pub dials: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            undelivered: 64 << 20,
+            head: 64 << 10,
+            fields: 100,
+            dials: 256,
+        }
+    }
+}
+
+/// What a client keeps parked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolLimits {
+    /// Parked connections in total. 1024: a common limit of descriptors, since a client whose limit
+    /// is lower evicts the oldest when it runs out. 0 parks nothing.
+    #[serde(deserialize_with = "parked")]
+    pub max_idle: usize,
+    /// Parked connections per target. 32, as many as nginx is usually given: more than that idle at
+    /// one origin were a burst. 0 parks nothing.
+    #[serde(deserialize_with = "parked")]
+    pub max_idle_per_target: usize,
+    /// How long a connection stays parked. 30 s: well under the 60 to 75 s after which origins and
+    /// middleboxes commonly drop it; origins that say less are believed.
+    #[serde(deserialize_with = "period")]
+    pub idle: Duration,
+    /// How old a connection may get and still be parked. 10 min: so that a name that moved to
+    /// another address is followed.
+    #[serde(deserialize_with = "period")]
+    pub age: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            max_idle: 1024,
+            max_idle_per_target: 32,
+            idle: Duration::from_secs(30),
+            age: Duration::from_secs(600),
+        }
+    }
+}
+
+fn undelivered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    size_within(deserializer, 1 << 20..=SIZE_MAX)
+}
+
+/// A head is held and parsed in one piece, so it is far smaller than any budget: at most the least
+/// `undelivered`, at least what a browser's request needs.
+fn head<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    size_within(deserializer, 1 << 10..=1 << 20)
+}
+
+/// The parser holds one table of so many fields.
+fn fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    count_within(deserializer, 1..=1000)
+}
+
+/// Sockets at a time; there are not more ports.
+fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    count_within(deserializer, 1..=65_535)
+}
+
+/// As [`concurrency`], but none is an answer too.
+fn parked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    count_within(deserializer, 0..=65_535)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(json: &str) -> Result<T, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_default() {
+        assert_eq!(read("{}"), Ok(ServerTimeouts::default()));
+        assert_eq!(read("{}"), Ok(ClientTimeouts::default()));
+        assert_eq!(read("{}"), Ok(ServerLimits::default()));
+        assert_eq!(read("{}"), Ok(ClientLimits::default()));
+        assert_eq!(read("{}"), Ok(PoolLimits::default()));
+        assert_eq!(
+            read(r#"{ "linger": "500ms" }"#),
+            Ok(ServerTimeouts {
+                linger: Duration::from_millis(500),
+                ..ServerTimeouts::default()
+            })
+        );
+        assert_eq!(
+            read(r#"{ "undelivered": "4MiB", "dials": 8 }"#),
+            Ok(ClientLimits {
+                undelivered: 4 << 20,
+                dials: 8,
+                ..ClientLimits::default()
+            })
+        );
+    }
+
+    #[test]
+    fn every_field_can_be_set() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            read(
+                r#"{ "handshake": "1s", "request_head": "2s", "request_body": "3s", "keep_alive": "4s",
+                "half_close": "5s", "drain": "6s", "linger": "7s", "ping": "8s", "pong": "9s" }"#
+            ),
+            Ok(ServerTimeouts {
+                handshake: seconds(1),
+                request_head: seconds(2),
+                request_body: seconds(3),
+                keep_alive: seconds(4),
+                half_close: seconds(5),
+                drain: seconds(6),
+                linger: seconds(7),
+                ping: seconds(8),
+                pong: seconds(9),
+            })
+        );
+        assert_eq!(
+            read(
+                r#"{ "dial": "1s", "handshake": "2s", "response_head": "3s", "half_close": "4s",
+                "drain": "5s", "ping": "6s", "pong": "7s" }"#
+            ),
+            Ok(ClientTimeouts {
+                dial: seconds(1),
+                handshake: seconds(2),
+                response_head: seconds(3),
+                half_close: seconds(4),
+                drain: seconds(5),
+                ping: seconds(6),
+                pong: seconds(7),
+            })
+        );
+        assert_eq!(
+            read(r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "handshakes": 1 }"#),
+            Ok(ServerLimits {
+                undelivered: 1 << 20,
+                head: 1024,
+                fields: 1,
+                handshakes: 1
+            })
+        );
+        assert_eq!(
+            read(r#"{ "undelivered": "1GiB", "head": "1MiB", "fields": 1000, "dials": 65535 }"#),
+            Ok(ClientLimits {
+                undelivered: 1 << 30,
+                head: 1 << 20,
+                fields: 1000,
+                dials: 65535
+            })
+        );
+        assert_eq!(
+            read(r#"{ "max_idle": 0, "max_idle_per_target": 1, "idle": "1s", "age": "2h" }"#),
+            Ok(PoolLimits {
+                max_idle: 0,
+                max_idle_per_target: 1,
+                idle: seconds(1),
+                age: seconds(7200),
+            })
+        );
+    }
+
+    #[test]
+    fn each_bound_is_enforced() {
+        for json in [
+            r#"{ "undelivered": 1048575 }"#,
+            r#"{ "undelivered": "1025GiB" }"#,
+            r#"{ "undelivered": 0 }"#,
+            r#"{ "head": 1023 }"#,
+            r#"{ "head": 1048577 }"#,
+            r#"{ "fields": 0 }"#,
+            r#"{ "fields": 1001 }"#,
+            r#"{ "handshakes": 0 }"#,
+            r#"{ "handshakes": 65536 }"#,
+        ] {
+            let reason = read::<ServerLimits>(json).expect_err(json);
+            assert!(reason.contains("is outside"), "{json}: {reason}");
+        }
+        for field in [
+            "handshake",
+            "request_head",
+            "request_body",
+            "keep_alive",
+            "half_close",
+            "ping",
+            "pong",
+        ] {
+            let reason =
+                read::<ServerTimeouts>(&format!(r#"{{ "{field}": "0s" }}"#)).expect_err(field);
+            assert!(reason.contains("longer than 0"), "{field}: {reason}");
+        }
+        for field in [
+            "dial",
+            "handshake",
+            "response_head",
+            "half_close",
+            "ping",
+            "pong",
+        ] {
+            let reason =
+                read::<ClientTimeouts>(&format!(r#"{{ "{field}": "0s" }}"#)).expect_err(field);
+            assert!(reason.contains("longer than 0"), "{field}: {reason}");
+        }
+        for field in ["idle", "age"] {
+            let reason = read::<PoolLimits>(&format!(r#"{{ "{field}": "0s" }}"#)).expect_err(field);
+            assert!(reason.contains("longer than 0"), "{field}: {reason}");
+        }
+        assert!(read::<PoolLimits>(r#"{ "max_idle": 65536 }"#).is_err());
+        assert!(read::<ClientLimits>(r#"{ "dials": 0 }"#).is_err());
+        let zero = read::<ServerTimeouts>(r#"{ "drain": "0s", "linger": "0ms" }"#).unwrap();
+        assert!(zero.drain.is_zero() && zero.linger.is_zero());
+    }
+
+    #[test]
+    fn numbers_are_no_durations() {
+        let reason = read::<ServerTimeouts>(r#"{ "ping": 15 }"#).unwrap_err();
+        assert!(reason.contains("\"30s\""), "{reason}");
+    }
+}

@@ -1,0 +1,597 @@
+//! SPEC: what one proxy listens on, speaks and leads to, written as in ssh.
+//!
+//! ```text
+//! KIND:[BIND:]PORT:HOST:PORT     tcp:10033:127.0.0.1:2222   ssh:0.0.0.0:10022:[::1]:22
+//! forward:[BIND:]PORT            forward:3128
+//! ```
+//!
+//! A SPEC is told apart by the number of its fields outside brackets. What is parsed here prints its
+//! canonical form and parses again to an equal value, since SPECs cross the link too.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    str::FromStr,
+};
+
+use serde::{Serialize, Serializer};
+
+use super::value::{self, Bind, Invalid, impl_text};
+
+/// One proxy: a listener, what its users speak, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// What the users of the listener speak.
+    pub kind: Kind,
+    /// The address to listen on; `None` takes the server's `bind`.
+    pub bind: Option<IpAddr>,
+    /// The port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// What the client dials; `None` for [`Kind::Forward`] alone, where each request names it.
+    pub target: Option<Target>,
+}
+
+impl Spec {
+    /// The address to listen on, where `bind` is the server's own.
+    pub fn address(&self, bind: IpAddr) -> SocketAddr {
+        SocketAddr::new(self.bind.unwrap_or(bind), self.port)
+    }
+}
+
+impl FromStr for Spec {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (word, rest) = text.split_once(':').ok_or_else(|| {
+            Invalid::new(format!(
+                "{text:?} is not a SPEC: KIND:[BIND:]PORT:HOST:PORT, such as tcp:10033:127.0.0.1:2222, or forward:[BIND:]PORT"
+            ))
+        })?;
+        let kind: Kind = word.parse()?;
+        let fields = split_outside_brackets(rest)?;
+        let (bind, port, target) = match (kind, fields.as_slice()) {
+            (Kind::Forward, [port]) => (None, port, None),
+            (Kind::Forward, [bind, port]) => (Some(bind), port, None),
+            (Kind::Forward, _) => {
+                return Err(Invalid::new(format!(
+                    "{text:?} is not forward:[BIND:]PORT, such as forward:3128 (no target; IPv6 addresses in brackets)"
+                )));
+            }
+            (_, [port, host, target_port]) => (None, port, Some((host, target_port))),
+            (_, [bind, port, host, target_port]) => (Some(bind), port, Some((host, target_port))),
+            _ => {
+                return Err(Invalid::new(format!(
+                    "{text:?} is not {kind}:[BIND:]PORT:HOST:PORT, such as {kind}:10033:127.0.0.1:2222 (IPv6 addresses in brackets)"
+                )));
+            }
+        };
+        Ok(Self {
+            kind,
+            bind: bind.map(|bind| Bind::bracketed(bind)).transpose()?,
+            port: value::port(port)?,
+            target: target
+                .map(|(host, port)| {
+                    Ok(Target {
+                        host: host.parse()?,
+                        port: value::target_port(port)?,
+                    })
+                })
+                .transpose()?,
+        })
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind)?;
+        if let Some(bind) = self.bind {
+            write!(f, "{}:", Bracketed(bind))?;
+        }
+        write!(f, "{}", self.port)?;
+        match &self.target {
+            Some(target) => write!(f, ":{target}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl_text!(Spec, "a SPEC, such as \"tcp:10033:127.0.0.1:2222\"");
+
+/// What the users of a proxy speak, and so how their bytes are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Opaque bytes, each user a fresh connection.
+    Tcp,
+    /// As [`Kind::Tcp`]; the word is kept for people.
+    Ssh,
+    /// As [`Kind::Tcp`]; the word is kept for people.
+    Telnet,
+    /// HTTP to one origin, whose connections are parked between exchanges.
+    Http,
+    /// An HTTP forward proxy: absolute-form requests, and CONNECT as an opaque tunnel.
+    Forward,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [
+        Kind::Tcp,
+        Kind::Ssh,
+        Kind::Telnet,
+        Kind::Http,
+        Kind::Forward,
+    ];
+
+    /// The word in a SPEC, in lower case.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::Tcp => "tcp",
+            Kind::Ssh => "ssh",
+            Kind::Telnet => "telnet",
+            Kind::Http => "http",
+            Kind::Forward => "forward",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let found = Self::ALL
+            .into_iter()
+            .find(|kind| kind.word().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| {
+            let accepted = Self::ALL.map(Self::word).join(", ");
+            Invalid::new(if text.eq_ignore_ascii_case("https") {
+                format!("kind https is not available in this version; accepted are {accepted}")
+            } else {
+                format!("unknown kind {text:?}; accepted are {accepted}")
+            })
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a client dials. Also the key under which the pool parks connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// Where.
+    pub host: Host,
+    /// Never 0 when parsed.
+    pub port: u16,
+}
+
+impl FromStr for Target {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match split_outside_brackets(text)?.as_slice() {
+            [host, port] => Ok(Self {
+                host: host.parse()?,
+                port: value::target_port(port)?,
+            }),
+            _ => Err(Invalid::new(format!(
+                "{text:?} is not HOST:PORT, such as example.com:80 or [::1]:80"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A host as it was asked for: two spellings of one name are one host, a name and its address two.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// A DNS name in lower case, without a trailing dot. Parse to get one that keeps this promise.
+    Name(Rc<str>),
+    /// An IP literal.
+    Address(IpAddr),
+}
+
+/// The longest name in text form (RFC 1035 §2.3.4: 255 octets on the wire).
+const NAME_BYTES_MAX: usize = 253;
+
+/// RFC 1035 §2.3.4.
+const LABEL_BYTES_MAX: usize = 63;
+
+impl FromStr for Host {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(inner) = text.strip_prefix('[') {
+            let address = inner
+                .strip_suffix(']')
+                .and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+            return address
+                .map(|address| Self::Address(address.into()))
+                .ok_or_else(|| {
+                    Invalid::new(format!("HOST {text:?} is not an IPv6 address in brackets"))
+                });
+        }
+        if text.contains(':') {
+            return Err(Invalid::new(format!(
+                "HOST {text:?}: an IPv6 address goes in brackets"
+            )));
+        }
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(address) = text.parse::<Ipv4Addr>() {
+            return Ok(Self::Address(address.into()));
+        }
+        check_name(text)?;
+        Ok(Self::Name(text.to_ascii_lowercase().into()))
+    }
+}
+
+/// Accepts what DNS and hosts files hold in practice: underscores, and hyphens anywhere.
+fn check_name(name: &str) -> Result<(), Invalid> {
+    let refused = |why: &str| Err(Invalid::new(format!("HOST {name:?} {why}")));
+    if name.is_empty() {
+        return refused("is empty");
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return refused("is longer than 253 bytes");
+    }
+    for label in name.split('.') {
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX {
+            return refused("has a label that is empty or longer than 63 bytes");
+        }
+        if !label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        {
+            return refused("is not a name: labels of letters, digits, '-' and '_'");
+        }
+    }
+    if ends_in_a_number(name) {
+        return refused("is not an IPv4 address, but resolvers would read it as one");
+    }
+    Ok(())
+}
+
+/// Whether `inet_aton`, and so getaddrinfo, may take the name for an address: its last label is a
+/// decimal, octal or hexadecimal number (URL standard, "ends in a number").
+fn ends_in_a_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => f.write_str(name),
+            Host::Address(address) => Bracketed(*address).fmt(f),
+        }
+    }
+}
+
+/// Prints an address as it stands before a port: IPv6 in brackets.
+pub(super) struct Bracketed(pub IpAddr);
+
+impl fmt::Display for Bracketed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+/// Splits at each `:` that stands outside `[…]`.
+pub(super) fn split_outside_brackets(text: &str) -> Result<Vec<&str>, Invalid> {
+    let mut fields = Vec::new();
+    let mut start = 0;
+    let mut inside = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' if !inside => inside = true,
+            b']' if inside => inside = false,
+            b'[' | b']' => {
+                return Err(Invalid::new(format!(
+                    "the brackets in {text:?} do not match"
+                )));
+            }
+            b':' if !inside => {
+                fields.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if inside {
+        return Err(Invalid::new(format!(
+            "the brackets in {text:?} do not match"
+        )));
+    }
+    fields.push(&text[start..]);
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        text.parse::<Spec>().expect_err(text).to_string()
+    }
+
+    #[test]
+    fn specs_print_their_canonical_form() {
+        for (text, canonical) in [
+            ("tcp:10033:127.0.0.1:2222", ""),
+            ("TCP:10033:127.0.0.1:2222", "tcp:10033:127.0.0.1:2222"),
+            ("http:8080:127.0.0.1:3000", ""),
+            ("ssh:0.0.0.0:10022:[::1]:22", ""),
+            (
+                "telnet:[::]:23:Router.Lab.:23",
+                "telnet:[::]:23:router.lab:23",
+            ),
+            (
+                "tcp:[::1]:0:[2001:DB8:0::1]:1",
+                "tcp:[::1]:0:[2001:db8::1]:1",
+            ),
+            ("forward:3128", ""),
+            ("Forward:0", "forward:0"),
+            ("forward:127.0.0.1:3128", ""),
+            ("forward:[::1]:3128", ""),
+            ("tcp:007:a_b-c:0080", "tcp:7:a_b-c:80"),
+            ("tcp:1:1.2.3.4.:80", "tcp:1:1.2.3.4:80"),
+        ] {
+            let spec: Spec = text
+                .parse()
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+            let expected = if canonical.is_empty() {
+                text
+            } else {
+                canonical
+            };
+            assert_eq!(spec.to_string(), expected);
+            assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+    }
+
+    #[test]
+    fn fields_land_where_they_belong() {
+        let spec: Spec = "ssh:0.0.0.0:10022:[::1]:22".parse().unwrap();
+        assert_eq!(
+            spec,
+            Spec {
+                kind: Kind::Ssh,
+                bind: Some(IpAddr::from([0, 0, 0, 0])),
+                port: 10022,
+                target: Some(Target {
+                    host: Host::Address(IpAddr::from(Ipv6Addr::LOCALHOST)),
+                    port: 22
+                }),
+            }
+        );
+        let spec: Spec = "http:80:Example.COM.:8080".parse().unwrap();
+        assert_eq!(spec.target.unwrap().host, Host::Name("example.com".into()));
+        assert_eq!(spec.bind, None);
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let spec: Spec = "forward:3128".parse().unwrap();
+        assert_eq!(spec.target, None);
+        assert_eq!(spec.address(loopback).to_string(), "127.0.0.1:3128");
+        let spec: Spec = "forward:[::1]:3128".parse().unwrap();
+        assert_eq!(spec.address(loopback).to_string(), "[::1]:3128");
+    }
+
+    #[test]
+    fn unknown_kinds_are_answered_with_the_list() {
+        for text in [
+            "tpc:1:a:2",
+            "socks5:1080",
+            "tls:1:a:2",
+            ":1:a:2",
+            "10033:a:22",
+            "tcp :1:a:2",
+        ] {
+            let reason = refusal(text);
+            assert!(reason.contains("unknown kind"), "{text}: {reason}");
+            assert!(
+                reason.ends_with("tcp, ssh, telnet, http, forward"),
+                "{text}: {reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn https_is_refused_as_not_available() {
+        for text in ["https:8081:api.example.com:443", "HTTPS:1:a:2", "https:"] {
+            let reason = refusal(text);
+            assert!(
+                reason.contains("https is not available in this version"),
+                "{reason}"
+            );
+            assert!(
+                reason.ends_with("accepted are tcp, ssh, telnet, http, forward"),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_numbers_of_fields_are_answered_with_the_form() {
+        for text in [
+            "tcp:",
+            "tcp:1",
+            "tcp:1:a",
+            "tcp:1:a:2:b:3",
+            "tcp:127.0.0.1:1:a:2:3",
+            "tcp:1:::1:22",
+        ] {
+            let reason = refusal(text);
+            assert!(
+                reason.contains("tcp:[BIND:]PORT:HOST:PORT"),
+                "{text}: {reason}"
+            );
+        }
+        for text in ["forward:1:a:2", "forward:127.0.0.1:1:a:2", "forward:::1:80"] {
+            let reason = refusal(text);
+            assert!(reason.contains("forward:[BIND:]PORT"), "{text}: {reason}");
+        }
+        for text in ["", "tcp", "forward"] {
+            assert!(refusal(text).contains("is not a SPEC"), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_field_is_checked() {
+        for (text, expected) in [
+            ("tcp:x:a:2", "PORT \"x\" is not a number from 0 to 65535"),
+            ("tcp:65536:a:2", "from 0 to 65535"),
+            ("tcp:+1:a:2", "from 0 to 65535"),
+            ("tcp::a:2", "from 0 to 65535"),
+            ("tcp:1:a:0", "PORT \"0\" is not a number from 1 to 65535"),
+            ("tcp:1:a:", "from 1 to 65535"),
+            ("tcp:1:a:65536", "from 1 to 65535"),
+            ("tcp:*:1:a:2", "write 0.0.0.0 or [::]"),
+            ("tcp::1:a:2", "BIND \"\" is not an IP address"),
+            (
+                "tcp:localhost:1:a:2",
+                "BIND \"localhost\" is not an IP address",
+            ),
+            ("tcp:[127.0.0.1]:1:a:2", "is not an IP address"),
+            ("forward:*:3128", "write 0.0.0.0 or [::]"),
+            ("forward:x", "from 0 to 65535"),
+            ("tcp:1::2", "HOST \"\" is empty"),
+            ("tcp:1:.:2", "HOST \"\" is empty"),
+            ("tcp:1:a..b:2", "label that is empty"),
+            ("tcp:1:.a:2", "label that is empty"),
+            ("tcp:1:a b:2", "is not a name"),
+            ("tcp:1:a/b:2", "is not a name"),
+            ("tcp:1:*.a:2", "is not a name"),
+            ("tcp:1:bücher.example:2", "is not a name"),
+            ("tcp:1:127.1:2", "resolvers would read it as one"),
+            ("tcp:1:1.2.3:2", "resolvers would read it as one"),
+            ("tcp:1:1.2.3.4.5:2", "resolvers would read it as one"),
+            ("tcp:1:127.0.0.01:2", "resolvers would read it as one"),
+            ("tcp:1:256.1.1.1:2", "resolvers would read it as one"),
+            ("tcp:1:2130706433:2", "resolvers would read it as one"),
+            ("tcp:1:0x7f000001:2", "resolvers would read it as one"),
+            ("tcp:1:127.0X1:2", "resolvers would read it as one"),
+            ("tcp:1:a.0x:2", "resolvers would read it as one"),
+            ("tcp:1:[::g]:2", "not an IPv6 address in brackets"),
+            ("tcp:1:[127.0.0.1]:2", "not an IPv6 address in brackets"),
+            ("tcp:1:[fe80::1%eth0]:2", "not an IPv6 address in brackets"),
+            ("tcp:1:[::1]x:2", "not an IPv6 address in brackets"),
+            ("tcp:1:[::1:2", "brackets"),
+            ("tcp:1:::1]:2", "brackets"),
+            ("tcp:1:[[::1]]:2", "brackets"),
+        ] {
+            let reason = refusal(text);
+            assert!(reason.contains(expected), "{text}: {reason}");
+        }
+    }
+
+    #[test]
+    fn names_are_as_long_as_dns_allows() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(longest.len(), 253);
+        assert!(longest.parse::<Host>().is_ok());
+        assert!(format!("{longest}.").parse::<Host>().is_ok());
+        assert!(format!("{longest}a").parse::<Host>().is_err());
+        assert!(format!("{label}a").parse::<Host>().is_err());
+        for name in [
+            "1a",
+            "a1.b2",
+            "3com",
+            "x.0xg",
+            "1.2.3.4a",
+            "-",
+            "_srv._tcp.a",
+        ] {
+            assert_eq!(name.parse(), Ok(Host::Name(name.into())), "{name}");
+        }
+    }
+
+    #[test]
+    fn targets_need_both_parts() {
+        assert_eq!(
+            "Example.com:80".parse::<Target>().unwrap().to_string(),
+            "example.com:80"
+        );
+        assert_eq!(
+            "[::1]:80".parse::<Target>().unwrap().to_string(),
+            "[::1]:80"
+        );
+        for text in ["", "a", "a:", ":80", "::1:80", "[::1]", "a:80:80", "a:0"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+        assert!(
+            "::1"
+                .parse::<Host>()
+                .unwrap_err()
+                .to_string()
+                .contains("in brackets")
+        );
+    }
+
+    #[test]
+    fn specs_travel_as_json_strings() {
+        let spec: Spec = serde_json::from_str("\"SSH:22:[::1]:22\"").unwrap();
+        assert_eq!(serde_json::to_string(&spec).unwrap(), "\"ssh:22:[::1]:22\"");
+        assert!(serde_json::from_str::<Spec>("22").is_err());
+    }
+
+    fn any_spec() -> impl Strategy<Value = Spec> {
+        let host = prop_oneof![
+            any::<IpAddr>().prop_map(Host::Address),
+            "([a-z0-9_-]{1,20}\\.){0,3}[a-z_-][a-z0-9_-]{0,10}"
+                .prop_map(|name| Host::Name(name.into())),
+        ];
+        let target = (host, 1u16..).prop_map(|(host, port)| Target { host, port });
+        (
+            0..Kind::ALL.len(),
+            any::<Option<IpAddr>>(),
+            any::<u16>(),
+            target,
+        )
+            .prop_map(|(kind, bind, port, target)| {
+                let kind = Kind::ALL[kind];
+                let target = (kind != Kind::Forward).then_some(target);
+                Spec {
+                    kind,
+                    bind,
+                    port,
+                    target,
+                }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_spec_parses_to_itself(spec in any_spec()) {
+            prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}|(tcp|forward)[:\\[\\]0-9a-f.*x]{0,40}") {
+            if let Ok(spec) = text.parse::<Spec>() {
+                prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! demo
+/// Runs.
+pub fn run() -> Result<(), String> {
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Pure HTTP/1.1: what a head means, where a message ends, and how both are written again.
+//!
+//! The server role parses what users send ([`Request`]), the client role what origins answer
+//! ([`Response`]); each message is parsed once, by the side whose socket it arrived on. Nothing that
+//! was received is passed on as it came: heads are serialised again from checked fields and bodies
+//! framed again ([`Body`]), so no two parsers further on can disagree about what a byte means, and
+//! what crosses the link is exactly what is written to the far socket.
+//!
+//! This module knows no socket, no clock and no tunnel. A body reads from a [`Source`] that is lent
+//! for one call, straight into the buffer that will leave the process:
+//!
+//! ```text
+//!   user ──► head_end ──► Request::parse ──► write_to ──┐
+//!            Body::transfer (decode, count, re-frame) ──┴─► batch ──► far socket
+//! ```
+//!
+//! The rule for doubt is refusal: a message that two implementations could read in two ways is
+//! answered (request, [`Refused`]) or dropped with its connection (response, [`Bad`]), never repaired.
+
+mod authority;
+mod chunked;
+mod fields;
+mod framing;
+mod gather;
+mod head;
+mod reply;
+mod request;
+mod response;
+
+pub use authority::{Authority, Scheme};
+pub use chunked::{CHUNK_EXTENSION_MAX, TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
+pub use fields::{CONNECTION_OPTIONS_MAX, Fields};
+pub use framing::{Body, BodyError, Coding, Framing, Source, Step};
+pub use gather::{Gather, Gathered};
+pub use head::{Bad, FIELDS_MAX, HeadLimits, LEADING_EMPTY_LINES_MAX, Refused, Version, head_end};
+pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, error_reply, phrase};
+pub use request::{REQUEST_LINE_MAX, Request, RequestTarget};
+pub use response::{Asked, KeepAlive, Kind, NotReusable, Response};
+
+#[cfg(test)]
+mod testing;

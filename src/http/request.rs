@@ -1,0 +1,424 @@
+//! Requests of users: parsed once, by the server, and written again for the origin.
+//!
+//! Owns the request line, the rules about `Host`, `Expect` and `Upgrade`, and the status that each
+//! broken rule is answered with. Does not know where a request is routed to.
+
+use std::mem::MaybeUninit;
+
+use super::{
+    authority::{Authority, Scheme},
+    fields::{
+        Connection, Declared, Duplicates, Fields, LengthError, declared_length, write_field,
+        write_length,
+    },
+    framing::{Body, Coding, Framing},
+    head::{FIELDS_MAX, HeadLimits, Refused, Version, check_lines, skip_empty_lines, syntax},
+    response::Asked,
+};
+
+/// The longest request line, CRLF included: RFC 9112 §3 recommends at least 8000 bytes. Past it the
+/// answer is 414.
+pub const REQUEST_LINE_MAX: usize = 8 * 1024;
+
+/// The head of a request that obeys RFC 9112; the fields borrow from the bytes it was parsed from.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The method, a token; methods are case-sensitive.
+    pub method: &'a str,
+    /// What is asked for.
+    pub target: RequestTarget<'a>,
+    /// The user's version. [`Request::write_to`] always writes HTTP/1.1.
+    pub version: Version,
+    /// How the body ends: [`Framing::None`], [`Framing::Length`], [`Framing::Chunked`], or
+    /// [`Framing::Raw`] after CONNECT. Never by closing (RFC 9112 §6.3).
+    pub framing: Framing,
+    /// The user wants the connection to stay open after the response.
+    pub keep_alive: bool,
+    /// The user asks to switch protocols, to one that is not HTTP/2.
+    pub upgrade: bool,
+    /// The user may wait for 100 before it sends the body (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
+    /// The credentials authenticate the connection (NTLM, Negotiate): what this request travels on
+    /// acts for this user from now on and must not serve another.
+    pub connection_auth: bool,
+    /// What `Host` says, if it is there; not empty unless the target names its host itself.
+    pub host: Option<&'a str>,
+    /// The fields as received, hop-by-hop ones too.
+    pub fields: Fields<'a>,
+    connection: Connection,
+}
+
+/// The four forms of a request target (RFC 9112 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestTarget<'a> {
+    /// `/path?query`, the form that an origin expects.
+    Origin(&'a str),
+    /// `scheme://authority/path?query`, the form that a proxy expects.
+    Absolute {
+        /// `http` or `https`.
+        scheme: Scheme,
+        /// Where to; it wins over `Host` (RFC 9112 §3.2.2).
+        authority: Authority<'a>,
+        /// What follows the authority: empty, or starting with `/` or `?`.
+        path_and_query: &'a str,
+    },
+    /// `host:port`, of CONNECT and nothing else.
+    Authority(Authority<'a>),
+    /// `*`, of OPTIONS and nothing else.
+    Asterisk,
+}
+
+impl<'a> Request<'a> {
+    /// Parses a whole head, which is everything up to the offset that
+    /// [`head_end`](super::head_end) told.
+    ///
+    /// # Errors
+    /// The request breaks a rule or a limit; [`Refused`] says which, and the status to answer with
+    /// before the connection is closed.
+    pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Request<'a>, Refused> {
+        let line = skip_empty_lines(head);
+        if let Some(refused) = overlong_line(line) {
+            return Err(refused);
+        }
+        if head.len() > limits.bytes {
+            return Err(HEAD_TOO_LARGE);
+        }
+        check_lines(line).map_err(Refused::bad)?;
+
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(line, &mut room[..limits.fields.min(FIELDS_MAX)]) {
+            Ok(httparse::Status::Complete(length)) if length == line.len() => {}
+            Ok(_) => return Err(Refused::bad("the head does not end at its empty line")),
+            Err(error) => return Err(refused_syntax(error, line)),
+        }
+        let (Some(method), Some(target), Some(minor)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
+            return Err(Refused::bad("the request line is malformed"));
+        };
+        Request::check(
+            method,
+            target,
+            Version::from_minor(minor),
+            Fields::new(parsed.headers),
+        )
+    }
+
+    /// The answer to a head that is not complete yet and already too large: 414 if its first line
+    /// has no end, else 431. `None` while more may be read.
+    pub fn overlong(partial: &[u8], limits: &HeadLimits) -> Option<Refused> {
+        overlong_line(skip_empty_lines(partial))
+            .or_else(|| (partial.len() >= limits.bytes).then_some(HEAD_TOO_LARGE))
+    }
+
+    fn check(
+        method: &'a str,
+        target: &'a str,
+        version: Version,
+        fields: Fields<'a>,
+    ) -> Result<Request<'a>, Refused> {
+        let target = RequestTarget::parse(method, target).map_err(Refused::bad)?;
+        let host = host(&fields, version, &target).map_err(Refused::bad)?;
+        let connection = Connection::read(&fields).map_err(Refused::bad)?;
+        let framing = framing(&fields, version, &target)?;
+        let expects_continue = expects_continue(&fields, version)?;
+        let opaque = matches!(target, RequestTarget::Authority(_));
+        Ok(Request {
+            method,
+            target,
+            version,
+            framing,
+            keep_alive: connection.persists(version) && !opaque,
+            upgrade: connection.upgrade
+                && version == Version::Http11
+                && !opaque
+                && upgrades_to_another_protocol(&fields),
+            expects_continue,
+            connection_auth: fields.authenticates_connection("authorization"),
+            host,
+            fields,
+            connection,
+        })
+    }
+
+    /// The values of the fields called `name`, in any letter case.
+    pub fn field<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
+        self.fields.values(name)
+    }
+
+    /// Whether doing it twice is like doing it once (RFC 9110 §9.2.2), so that it may be sent again
+    /// when a connection died before the first byte of a response.
+    pub fn repeatable(&self) -> bool {
+        matches!(
+            self.method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        )
+    }
+
+    /// Whether the response has no body whatever its fields say (RFC 9110 §9.3.2).
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// The body that follows this head on the user's connection, framed for the origin. After
+    /// CONNECT it is the tunnel's bytes.
+    pub fn body(&self) -> Body {
+        Body::new(self.framing, Coding::Chunked)
+    }
+
+    /// What the parser of the response must know about this request.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            head: self.is_head(),
+            version: self.version,
+            upgrade: self.upgrade,
+            keep_alive: self.keep_alive,
+            connection_auth: self.connection_auth,
+        }
+    }
+
+    /// Appends the head that the origin gets: HTTP/1.1, target in origin-form, hop-by-hop fields
+    /// removed, framing written by us.
+    ///
+    /// `Host` comes first (RFC 9110 §7.2). It is `host` if given, which must be a valid `Host`
+    /// value; else the authority of an absolute-form target, whatever the user's `Host` says
+    /// (RFC 9112 §3.2.2); else the user's, or empty if an HTTP/1.0 user sent none.
+    pub fn write_to(&self, out: &mut Vec<u8>, host: Option<&str>) {
+        out.extend_from_slice(self.method.as_bytes());
+        out.push(b' ');
+        self.write_target(out);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let host = host
+            .or(self.target.authority().map(|authority| authority.text))
+            .or(self.host)
+            .unwrap_or("");
+        write_field(out, "Host", host.as_bytes());
+        for (name, value) in self.fields.iter() {
+            if self.passes(name) {
+                write_field(out, name, value);
+            }
+        }
+        match self.framing {
+            Framing::Length(length) => write_length(out, length),
+            Framing::Chunked => write_field(out, "Transfer-Encoding", b"chunked"),
+            Framing::None | Framing::UntilClose | Framing::Raw => {}
+        }
+        if self.upgrade {
+            write_field(out, "Connection", b"Upgrade");
+            for protocols in self.field("upgrade") {
+                write_field(out, "Upgrade", protocols);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn passes(&self, name: &str) -> bool {
+        if name.eq_ignore_ascii_case("host") {
+            return false;
+        }
+        if name.eq_ignore_ascii_case("trailer") {
+            return self.framing == Framing::Chunked;
+        }
+        if name.eq_ignore_ascii_case("expect") {
+            return self.expects_continue;
+        }
+        self.connection.passes(name, &self.fields)
+    }
+
+    fn write_target(&self, out: &mut Vec<u8>) {
+        match &self.target {
+            RequestTarget::Origin(target) => out.extend_from_slice(target.as_bytes()),
+            RequestTarget::Asterisk => out.push(b'*'),
+            RequestTarget::Authority(authority) => {
+                out.extend_from_slice(authority.text.as_bytes());
+            }
+            // RFC 9112 §3.2.4: the last proxy turns this into the asterisk-form.
+            RequestTarget::Absolute {
+                path_and_query: "", ..
+            } if self.method == "OPTIONS" => out.push(b'*'),
+            RequestTarget::Absolute { path_and_query, .. } => {
+                if !path_and_query.starts_with('/') {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(path_and_query.as_bytes());
+            }
+        }
+    }
+}
+
+impl<'a> RequestTarget<'a> {
+    fn parse(method: &str, target: &'a str) -> Result<RequestTarget<'a>, &'static str> {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a byte in the request target that is not visible ASCII");
+        }
+        if target.contains('#') {
+            return Err("a fragment in the request target");
+        }
+        if method == "CONNECT" {
+            return Ok(RequestTarget::Authority(Authority::parse(target, None)?));
+        }
+        if target == "*" {
+            return match method {
+                "OPTIONS" => Ok(RequestTarget::Asterisk),
+                _ => Err("the target `*` is for OPTIONS only"),
+            };
+        }
+        if target.starts_with('/') {
+            return Ok(RequestTarget::Origin(target));
+        }
+        let (scheme, rest) = target
+            .split_once("://")
+            .ok_or("the request target is neither a path nor a URI")?;
+        let scheme = if scheme.eq_ignore_ascii_case("http") {
+            Scheme::Http
+        } else if scheme.eq_ignore_ascii_case("https") {
+            Scheme::Https
+        } else {
+            return Err("the scheme of the request target is not http or https");
+        };
+        let (authority, path_and_query) =
+            rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        Ok(RequestTarget::Absolute {
+            scheme,
+            authority: Authority::parse(authority, Some(scheme.default_port()))?,
+            path_and_query,
+        })
+    }
+
+    /// The host and port that the target itself names.
+    pub fn authority(&self) -> Option<&Authority<'a>> {
+        match self {
+            RequestTarget::Absolute { authority, .. } | RequestTarget::Authority(authority) => {
+                Some(authority)
+            }
+            RequestTarget::Origin(_) | RequestTarget::Asterisk => None,
+        }
+    }
+}
+
+const HEAD_TOO_LARGE: Refused = Refused {
+    status: 431,
+    reason: "the head is too large",
+};
+
+fn overlong_line(bytes: &[u8]) -> Option<Refused> {
+    let line_ends = bytes.iter().take(REQUEST_LINE_MAX).any(|&b| b == b'\n');
+    (!line_ends && bytes.len() >= REQUEST_LINE_MAX).then_some(Refused {
+        status: 414,
+        reason: "the request line is too long",
+    })
+}
+
+fn refused_syntax(error: httparse::Error, head: &[u8]) -> Refused {
+    let status = match error {
+        httparse::Error::TooManyHeaders => 431,
+        httparse::Error::Version if names_another_version(head) => 505,
+        _ => 400,
+    };
+    Refused {
+        status,
+        reason: syntax(error),
+    }
+}
+
+/// Whether the request line is well-formed but for the digits of its version (RFC 9112 §2.3).
+fn names_another_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or(head);
+    let mut words = line.split(|&byte| byte == b' ');
+    let (Some(_method), Some(_target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    matches!(
+        version.strip_prefix(b"HTTP/"),
+        Some([b'0'..=b'9', b'.', b'0'..=b'9'])
+    )
+}
+
+/// RFC 9112 §3.2: exactly one valid `Host`, which only an HTTP/1.0 user may leave out. It may be
+/// empty only where it is not used, because the target names its host.
+fn host<'a>(
+    fields: &Fields<'a>,
+    version: Version,
+    target: &RequestTarget<'_>,
+) -> Result<Option<&'a str>, &'static str> {
+    let mut values = fields.values("host");
+    let Some(value) = values.next() else {
+        return match version {
+            Version::Http10 => Ok(None),
+            Version::Http11 => Err("no Host in a request of HTTP/1.1"),
+        };
+    };
+    if values.next().is_some() {
+        return Err("more than one Host");
+    }
+    let text = str::from_utf8(value).map_err(|_| "Host is not ASCII")?;
+    if text.is_empty() && target.authority().is_some() {
+        return Ok(Some(text));
+    }
+    // Only the syntax matters here, and it allows to leave out the port.
+    match Authority::parse(text, Some(80)) {
+        Ok(_) => Ok(Some(text)),
+        Err(_) => Err("Host is not a host and a port"),
+    }
+}
+
+fn framing(
+    fields: &Fields<'_>,
+    version: Version,
+    target: &RequestTarget<'_>,
+) -> Result<Framing, Refused> {
+    let declared = match declared_length(fields, version, Duplicates::Refuse) {
+        Ok(declared) => declared,
+        Err(LengthError::Malformed(reason)) => return Err(Refused::bad(reason)),
+        Err(LengthError::UnknownCoding) => {
+            return Err(Refused {
+                status: 501,
+                reason: "a transfer coding other than chunked",
+            });
+        }
+    };
+    match (target, declared) {
+        // RFC 9110 §9.3.6: what follows is the tunnel, from its first byte.
+        (RequestTarget::Authority(_), Declared::Nothing | Declared::Bytes(0)) => Ok(Framing::Raw),
+        (RequestTarget::Authority(_), _) => Err(Refused::bad("CONNECT with content")),
+        (_, Declared::Nothing) => Ok(Framing::None),
+        (_, Declared::Bytes(length)) => Ok(Framing::Length(length)),
+        (_, Declared::Chunked) => Ok(Framing::Chunked),
+    }
+}
+
+/// RFC 9110 §10.1.1: 100-continue is the one expectation there is, and in HTTP/1.0 it is ignored.
+fn expects_continue(fields: &Fields<'_>, version: Version) -> Result<bool, Refused> {
+    let mut expectations = fields.values("expect");
+    match (expectations.next(), expectations.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.eq_ignore_ascii_case(b"100-continue") => {
+            Ok(version == Version::Http11)
+        }
+        _ => Err(Refused {
+            status: 417,
+            reason: "an expectation other than 100-continue",
+        }),
+    }
+}
+
+/// Whether `Upgrade` names protocols that an opaque pipe can carry. An upgrade to HTTP/2 would make
+/// that pipe a second way to send requests, past every check here.
+fn upgrades_to_another_protocol(fields: &Fields<'_>) -> bool {
+    let mut named = false;
+    for protocol in fields.elements("upgrade") {
+        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or(b"");
+        let http = [&b"h2c"[..], b"h2", b"http"];
+        if http.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            return false;
+        }
+        named |= !name.is_empty();
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,36 @@
+//! Lends the reactor's sockets to the tunnel: the one place where the two meet.
+
+use std::io;
+
+use crate::{
+    key::Key,
+    reactor::{self, Reactor, net::Net},
+    tunnel::{Outlook, Sockets},
+};
+
+impl<N: Net, O: Copy> Sockets for Reactor<N, O> {
+    fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {
+        Reactor::read(self, key, into)
+    }
+
+    fn unread(&mut self, key: Key, bytes: &[u8]) {
+        Reactor::unread(self, key, bytes);
+    }
+
+    fn write(&mut self, key: Key, bytes: &[u8]) -> io::Result<usize> {
+        Reactor::write(self, key, bytes)
+    }
+
+    fn shutdown(&mut self, key: Key) {
+        Reactor::shutdown(self, key);
+    }
+
+    fn outlook(&mut self, key: Key) -> Outlook {
+        match Reactor::outlook(self, key) {
+            reactor::Outlook::Quiet => Outlook::Quiet,
+            reactor::Outlook::Data => Outlook::Data,
+            reactor::Outlook::End => Outlook::End,
+            reactor::Outlook::Failed => Outlook::Failed,
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! [`Net`] on real sockets: mio for readiness, socket2 for the options mio leaves out.
+//!
+//! It owns the selector, the signal pipe and the threads that look up names. It does not know what a
+//! socket is for beyond [`Purpose`], keeps none of them, and decides nothing: the reactor does.
+//!
+//! Socket options cost system calls, so those of accepted sockets are set once, on their listener,
+//! from which they are inherited: to accept a connection takes one `accept4` and one `epoll_ctl`.
+
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    net::{Shutdown, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use log::debug;
+use mio::{Events, Interest, Poll, Token, Waker, net::TcpListener};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use self::workers::Workers;
+use super::net::{Event, NameClass, Net, Purpose, Ready};
+use crate::{clock::Now, key::Key};
+
+/// The operating system.
+pub struct MioNet {
+    poll: Poll,
+    /// Scratch for one poll.
+    arrived: Events,
+    bell: Arc<Bell>,
+    workers: Workers,
+    signals: Option<Signals>,
+}
+
+/// A TCP connection. Its reads and writes never answer [`io::ErrorKind::Interrupted`].
+#[derive(Debug)]
+pub struct Stream(mio::net::TcpStream);
+
+/// Asks a [`MioNet`] from another thread to end, as a signal would.
+#[derive(Clone)]
+pub struct Stopper(Arc<Bell>);
+
+/// Gets a sleeping poll to return.
+struct Bell {
+    waker: Waker,
+    /// Stops asked for and not yet reported, at most [`STOPS_MAX`].
+    stops: AtomicU8,
+}
+
+/// The bell's token. Sockets use their slot as a token, and slots are given out from zero: even where
+/// `usize` has 32 bits, memory ends long before the two tokens at the top.
+const BELL: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
+const EVENTS: usize = 1024;
+/// The first stop asks, the second insists; a third says nothing new.
+const STOPS_MAX: u8 = 2;
+/// Connections that may wait for `accept`. At most 64 are accepted in a turn, so this covers a burst
+/// of 16 turns; the kernel may cut it (`net.core.somaxconn`).
+const BACKLOG: i32 = 1024;
+/// Silence after which the kernel probes whether the peer still exists, the time between probes, and
+/// how many go unanswered before it gives up: a peer that vanished is noticed after 90 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// Unsent bytes of a link beyond which it says "not writable": one batch of 16 KiB, so that a
+/// keystroke waits behind no more than that.
+const LINK_UNSENT_MAX: u32 = 16 * 1024;
+/// How long bytes of a link may go unacknowledged. A little more than the 25 s after which the link's
+/// own pings give up, so that they do in the normal case and tell the reason.
+///
+/// Only links have it. On Linux `TCP_USER_TIMEOUT` also ends connections whose peer lives but keeps
+/// its receive window shut that long (`tcp_probe_timer`), and it replaces the count of keep-alive
+/// probes. A user who pauses a download or holds a terminal with Ctrl-S must not be reset for it; a
+/// link has a reader that always reads.
+const LINK_UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+impl MioNet {
+    /// A selector that leaves signals alone.
+    ///
+    /// # Errors
+    /// Descriptors have run out, or the system has no source of randomness.
+    pub fn new() -> io::Result<Self> {
+        // Asked here, where it can be an error: what opens the source once keeps it open.
+        getrandom::fill(&mut [0]).map_err(|error| io::Error::other(error.to_string()))?;
+        let poll = Poll::new()?;
+        let bell = Arc::new(Bell {
+            waker: Waker::new(poll.registry(), BELL)?,
+            stops: AtomicU8::new(0),
+        });
+        Ok(Self {
+            poll,
+            arrived: Events::with_capacity(EVENTS),
+            workers: Workers::new(Arc::clone(&bell), workers::system),
+            bell,
+            signals: None,
+        })
+    }
+
+    /// A selector that turns SIGINT and SIGTERM into [`Event::Stop`], for the whole process.
+    ///
+    /// # Errors
+    /// As [`MioNet::new`], or the handlers cannot be installed.
+    pub fn with_signals() -> io::Result<Self> {
+        let mut net = Self::new()?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        net.poll
+            .registry()
+            .register(&mut signals, SIGNALS, Interest::READABLE)?;
+        net.signals = Some(signals);
+        Ok(net)
+    }
+
+    /// A handle for other threads.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.bell))
+    }
+}
+
+impl Net for MioNet {
+    type Stream = Stream;
+    type Listener = TcpListener;
+
+    fn now(&mut self) -> Now {
+        Now {
+            instant: Instant::now(),
+            // A wall clock before 1970 is wrong; ids then count from zero.
+            unix: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the system's randomness was there when this net was made");
+    }
+
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_nonblocking(true)?;
+        // A restart must not wait for the old connections' TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // Whatever the system's default: 0.0.0.0 and [::] can then be bound side by side, and
+            // "[::]" opens no IPv4 port that nobody asked for.
+            socket.set_only_v6(true)?;
+        }
+        set_options(&SockRef::from(&socket));
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let mut listener = TcpListener::from_std(socket.into());
+        self.poll
+            .registry()
+            .register(&mut listener, token(key), Interest::READABLE)?;
+        Ok(listener)
+    }
+
+    fn local_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
+        listener.local_addr()
+    }
+
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)> {
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => return Ok((Stream(stream), peer)),
+                // The peer was gone before we came: others may wait behind it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<Self::Stream> {
+        let mut stream = Stream(mio::net::TcpStream::connect(address)?);
+        set_options(&SockRef::from(&stream.0));
+        if purpose == Purpose::Link {
+            self.prefer_latency(&mut stream);
+        }
+        Ok(stream)
+    }
+
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>> {
+        // The order that `mio::net::TcpStream::connect` documents. A failed attempt and one under way
+        // both have no peer: only the pending error tells them apart.
+        if let Some(error) = self.take_error(stream) {
+            return Err(error);
+        }
+        match stream.0.peer_addr() {
+            Ok(peer) => Ok(Some(peer)),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn register(&mut self, stream: &mut Self::Stream, key: Key) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream.0, token(key), both)
+    }
+
+    fn prefer_latency(&mut self, stream: &mut Self::Stream) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let socket = SockRef::from(&stream.0);
+            note(
+                "TCP_NOTSENT_LOWAT",
+                socket.set_tcp_notsent_lowat(LINK_UNSENT_MAX),
+            );
+            note(
+                "TCP_USER_TIMEOUT",
+                socket.set_tcp_user_timeout(Some(LINK_UNACKNOWLEDGED_MAX)),
+            );
+        }
+        // Elsewhere socket2 does not offer them; the link's own pings find a dead peer as well.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = (stream, LINK_UNSENT_MAX, LINK_UNACKNOWLEDGED_MAX);
+    }
+
+    fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        stream.0.shutdown(Shutdown::Write)
+    }
+
+    fn abort(&mut self, stream: &mut Self::Stream) {
+        note(
+            "SO_LINGER",
+            SockRef::from(&stream.0).set_linger(Some(Duration::ZERO)),
+        );
+    }
+
+    fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error> {
+        stream.0.take_error().unwrap_or_else(Some)
+    }
+
+    fn peek(&mut self, stream: &mut Self::Stream) -> io::Result<usize> {
+        uninterrupted(|| stream.0.peek(&mut [0]))
+    }
+
+    fn resolve(&mut self, name: &str, class: NameClass) {
+        self.workers.look_up(name, class);
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        // mio rounds the timeout up to whole milliseconds: no turns spent on waiting for the rest.
+        match self.poll.poll(&mut self.arrived, timeout) {
+            // A stopped and continued process, or a debugger. The caller looks at the time and comes
+            // back; a retry here would sleep for the whole timeout once more.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        for event in &self.arrived {
+            match event.token() {
+                BELL => {
+                    events.extend(self.workers.answers());
+                    let stops = self.bell.stops.swap(0, Ordering::Acquire);
+                    events.extend((0..stops).map(|_| Event::Stop));
+                }
+                SIGNALS => {
+                    let pending = self.signals.iter_mut().flat_map(Signals::pending);
+                    events.extend(pending.map(|_| Event::Stop));
+                }
+                Token(index) => events.push(Event::Ready {
+                    // Tokens were made from a u32 by `token`.
+                    index: index as u32,
+                    ready: Ready {
+                        readable: event.is_readable(),
+                        writable: event.is_writable(),
+                        closed: event.is_read_closed(),
+                        error: event.is_error(),
+                    },
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.read(buffer))
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        uninterrupted(|| self.0.read_vectored(buffers))
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.write(bytes))
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        uninterrupted(|| self.0.write_vectored(buffers))
+    }
+
+    /// Nothing to do: written bytes are the kernel's.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stopper {
+    /// Makes the net's poll report [`Event::Stop`], now or when it next polls. Two calls that it
+    /// finds at once are two events, more are still two. Harmless when the net is gone.
+    pub fn stop(&self) {
+        let more = |stops: u8| (stops < STOPS_MAX).then_some(stops + 1);
+        // An error only says that enough stops are waiting already.
+        let _ = self
+            .0
+            .stops
+            .fetch_update(Ordering::Release, Ordering::Relaxed, more);
+        self.0.ring();
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        note("the waker", self.waker.wake());
+    }
+}
+
+/// The options that every socket has, set on the listener for those it accepts.
+fn set_options(socket: &SockRef<'_>) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    note("TCP_NODELAY", socket.set_tcp_nodelay(true));
+    note("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive));
+}
+
+/// What a refused option costs is latency, or time until a dead peer is noticed: never worth failing
+/// a connection. Some systems also refuse when the peer has just reset it, which is then seen anyway.
+fn note(option: &str, outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        debug!("{option}: {error}");
+    }
+}
+
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The slot alone: it is vacated only between two polls, so no event can meet a later tenant.
+fn token(key: Key) -> Token {
+    Token(key.index as usize)
+}

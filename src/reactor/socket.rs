@@ -1,0 +1,143 @@
+//! What the reactor keeps of one socket, listener or timer.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{net::Net, wheel::TimerId};
+
+/// One entry of the reactor's slab. There may be a hundred thousand: no heap while idle.
+pub(super) struct Socket<N: Net, O> {
+    pub kind: Kind<N>,
+    pub owner: O,
+    pub serial: u32,
+    pub life: Life,
+    pub deadline: Deadline,
+    /// Its one entry in the wheel.
+    pub timer: Option<TimerId>,
+    /// When bytes last moved.
+    pub active: Instant,
+    /// Why the socket failed, once an event or a read has said so.
+    pub failed: Option<io::ErrorKind>,
+    unread: Option<Box<Unread>>,
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer was seen to close, or the socket to fail: read on to the end.
+    pub closed: bool,
+    pub connecting: bool,
+    /// It stands in the reactor's queue of work kept.
+    pub again: bool,
+}
+
+pub(super) enum Kind<N: Net> {
+    Stream(N::Stream),
+    Listener(N::Listener),
+    Timer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// FIN is sent; what comes is discarded.
+    Lingering {
+        until: Instant,
+    },
+    /// Its slot is vacated at the end of the turn.
+    Closing,
+}
+
+/// When an entry's owner is to be called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deadline {
+    /// Never.
+    #[default]
+    None,
+    /// At this instant.
+    At(Instant),
+    /// When no byte was read or written for so long, counted from when this was set.
+    Idle(Duration),
+}
+
+/// Bytes that were given back.
+struct Unread {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl<N: Net, O> Socket<N, O> {
+    pub fn new(serial: u32, kind: Kind<N>, owner: O, now: Instant) -> Socket<N, O> {
+        // A listener may hold connections from before it was polled; a stream's first event tells.
+        let readable = matches!(kind, Kind::Listener(_));
+        Socket {
+            kind,
+            owner,
+            serial,
+            life: Life::Open,
+            deadline: Deadline::None,
+            timer: None,
+            active: now,
+            failed: None,
+            unread: None,
+            readable,
+            writable: true,
+            closed: false,
+            connecting: false,
+            again: false,
+        }
+    }
+
+    pub fn is_readable(&self) -> bool {
+        self.readable || self.unread.is_some()
+    }
+
+    /// When its owner is to be called.
+    pub fn due(&self) -> Option<Instant> {
+        match self.deadline {
+            Deadline::None => None,
+            Deadline::At(at) => Some(at),
+            Deadline::Idle(idle) => Some(self.active + idle),
+        }
+    }
+
+    pub fn unread_len(&self) -> usize {
+        self.unread
+            .as_ref()
+            .map_or(0, |unread| unread.bytes.len() - unread.taken)
+    }
+
+    pub fn unread(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match &mut self.unread {
+            None => {
+                self.unread = Some(Box::new(Unread {
+                    bytes: bytes.to_vec(),
+                    taken: 0,
+                }))
+            }
+            Some(unread) => {
+                unread.bytes.splice(..unread.taken, bytes.iter().copied());
+                unread.taken = 0;
+            }
+        }
+    }
+
+    /// Takes of what was given back; `None` when there is nothing.
+    pub fn take_unread(&mut self, into: &mut [u8]) -> Option<usize> {
+        let unread = self.unread.as_mut()?;
+        let rest = &unread.bytes[unread.taken..];
+        let taken = rest.len().min(into.len());
+        into[..taken].copy_from_slice(&rest[..taken]);
+        unread.taken += taken;
+        if unread.taken == unread.bytes.len() {
+            self.unread = None;
+        }
+        Some(taken)
+    }
+
+    pub fn drop_unread(&mut self) {
+        self.unread = None;
+    }
+}

@@ -1,0 +1,339 @@
+//! HTTP users: one exchange after the other on a front, each a stream of its own.
+//!
+//! The request is parsed and written anew here, the response by the client; its bytes pass here as
+//! they are. Until the final response head has passed, an error can still be answered properly.
+
+use log::{debug, info};
+
+use super::{
+    Owner, Server,
+    fronts::{Front, State},
+};
+use crate::{
+    clock::Now,
+    config::{Host, Kind, Target},
+    http::{
+        Body, Gather, Gathered, HeadLimits, Refused, Request, RequestTarget, Scheme, Version,
+        error_reply,
+    },
+    reactor::{Deadline, Reactor, net::Net},
+    tunnel::{
+        control::{How, ProxyConnect, Reason, RequestFacts},
+        mux::{Ended, StreamEnd},
+    },
+};
+
+/// Where a request goes, and how.
+struct Route {
+    target: Target,
+    protocol: &'static str,
+    /// Bytes both ways instead of an exchange.
+    connect: bool,
+}
+
+impl Server {
+    /// Reads the next request of a front, as far as it has come.
+    pub(super) fn read_request<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        now: Now,
+    ) {
+        let limits = self.head_limits();
+        let Some(Front {
+            key,
+            state: State::Head(gather),
+            ..
+        }) = self.fronts.get_mut(front as usize)
+        else {
+            return;
+        };
+        let key = *key;
+        let before = gather.held();
+        let gathered = gather.read(&mut self.scratch, limits.bytes, |into| io.read(key, into));
+        let after = gather.held();
+        self.shared.budget.release(before);
+        self.shared.budget.take(after);
+        match gathered {
+            Gathered::Head { bytes, head } => {
+                io.unread(key, &bytes[head..]);
+                let head = bytes[..head].to_vec();
+                self.request(io, front, &head, now);
+            }
+            Gathered::Partial => {
+                if before == 0 && after > 0 {
+                    let at = now.instant + self.config.timeouts.request_head;
+                    io.set_deadline(key, Deadline::At(at));
+                }
+            }
+            Gathered::TooLong(bytes) => {
+                let Refused { status, reason } =
+                    Request::overlong(&bytes, &limits).unwrap_or(Refused {
+                        status: 431,
+                        reason: "request head too long",
+                    });
+                self.answer_error(io, front, status, reason);
+            }
+            Gathered::Ended | Gathered::Failed(_) => {
+                self.fronts.remove(front as usize);
+                io.close(key);
+            }
+        }
+    }
+
+    /// Sends a request on its way, or refuses it.
+    fn request<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, head: &[u8], now: Now) {
+        let found = &mut self.fronts[front as usize];
+        found.user = found.user.exchange(found.user.exchange + 1);
+        let (key, user, proxy) = (found.key, found.user, found.proxy);
+        let request = match Request::parse(head, &self.head_limits()) {
+            Ok(request) => request,
+            Err(Refused { status, reason }) => {
+                info!("{user}: refused, {status} {reason}");
+                return self.answer_error(io, front, status, reason);
+            }
+        };
+        let route = match self.route(proxy, &request) {
+            Ok(route) => route,
+            Err(Refused { status, reason }) => {
+                info!("{user}: refused, {status} {reason}");
+                return self.answer_error(io, front, status, reason);
+            }
+        };
+        let Some(found) = self.proxies.find(proxy) else {
+            return;
+        };
+        let is_head = request.is_head();
+        let asked = request.asked();
+        let keep_alive = asked.keep_alive && !self.is_draining();
+        let facts = RequestFacts {
+            head: is_head,
+            http10: asked.version == Version::Http10,
+            upgrade: asked.upgrade,
+            keep_alive,
+            tied: asked.connection_auth,
+            repeatable: request.repeatable(),
+        };
+        let connect = ProxyConnect {
+            proxy_id: found.id.clone(),
+            user_id: user,
+            remote_host: route.target.host.to_string(),
+            remote_port: route.target.port,
+            protocol: route.protocol.into(),
+            request: (!route.connect).then_some(facts),
+        };
+        let mut written = Vec::new();
+        let body = if route.connect {
+            Body::raw()
+        } else {
+            // HTTP/1.0 knows no Host; the origin may.
+            let absent = request.host.is_none() && request.target.authority().is_none();
+            let host = absent.then(|| route.target.to_string());
+            request.write_to(&mut written, host.as_deref());
+            request.body()
+        };
+        let whole = body.is_ended();
+        match self.open_stream(io, front, connect, written, body, now) {
+            Ok(stream) => {
+                let state = if route.connect {
+                    State::Connect(stream)
+                } else {
+                    State::Exchange {
+                        stream,
+                        head: is_head,
+                    }
+                };
+                self.fronts[front as usize].state = state;
+                if !whole && !route.connect {
+                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                }
+            }
+            Err(reason) => {
+                info!("{user}: refused, {reason}");
+                let client = &self
+                    .proxies
+                    .find(proxy)
+                    .map(|proxy| proxy.client.to_string());
+                let text = match (reason, client) {
+                    (Reason::NoClient, Some(client)) => format!("client {client} is not connected"),
+                    _ => reason.word().into(),
+                };
+                self.answer_error(io, front, reason.status(), &text);
+            }
+        }
+    }
+
+    /// Where a request of this proxy goes.
+    fn route(&self, proxy: u32, request: &Request<'_>) -> Result<Route, Refused> {
+        let refused = |status, reason| Err(Refused { status, reason });
+        let Some(proxy) = self.proxies.find(proxy) else {
+            return refused(503, "proxy closed");
+        };
+        match (&proxy.spec.kind, &request.target) {
+            (Kind::Forward, RequestTarget::Authority(authority)) => Ok(Route {
+                target: target(authority.host, authority.port)?,
+                protocol: Kind::Tcp.word(),
+                connect: true,
+            }),
+            (
+                Kind::Forward,
+                RequestTarget::Absolute {
+                    scheme, authority, ..
+                },
+            ) => {
+                if *scheme != Scheme::Http {
+                    return refused(501, "https targets are reached by CONNECT");
+                }
+                Ok(Route {
+                    target: target(authority.host, authority.port)?,
+                    protocol: Kind::Http.word(),
+                    connect: false,
+                })
+            }
+            (Kind::Forward, _) => refused(
+                400,
+                "this is a forward proxy: absolute-form or CONNECT expected",
+            ),
+            (_, RequestTarget::Authority(_)) => refused(405, "CONNECT needs a forward proxy"),
+            (_, _) => {
+                let Some(target) = &proxy.spec.target else {
+                    return refused(503, "proxy without a target");
+                };
+                Ok(Route {
+                    target: target.clone(),
+                    protocol: Kind::Http.word(),
+                    connect: false,
+                })
+            }
+        }
+    }
+
+    /// The request is on its way whole: now it is the origin's turn, which may take its time.
+    pub(super) fn request_sent<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        if let Some(Front {
+            key,
+            state: State::Exchange { .. },
+            ..
+        }) = self.fronts.get(front as usize)
+        {
+            io.set_deadline(*key, Deadline::None);
+        }
+    }
+
+    pub(super) fn exchange_ended<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        ended: Ended,
+        now: Now,
+    ) {
+        let Some(Front { key, .. }) = self.fronts.get(front as usize) else {
+            return;
+        };
+        let key = *key;
+        match ended.end {
+            StreamEnd::Answered {
+                keep: true,
+                request_whole: true,
+            } if !self.is_draining() => {
+                self.fronts[front as usize].state = State::Head(Gather::default());
+                let at = now.instant + self.config.timeouts.keep_alive;
+                io.set_deadline(key, Deadline::At(at));
+                // A request that came in the meantime has had its event.
+                if io.is_readable(key) {
+                    self.read_request(io, front, now);
+                }
+            }
+            // An upgraded stream ends as a raw one does.
+            StreamEnd::Closed => {
+                self.fronts.remove(front as usize);
+                io.close(key);
+            }
+            StreamEnd::Answered { .. } => self.close_answered(io, front),
+            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) if !ended.answered => {
+                if reason == Reason::UserReset {
+                    self.fronts.remove(front as usize);
+                    io.abort(key);
+                } else {
+                    self.answer_error(io, front, reason.status(), reason.word());
+                }
+            }
+            StreamEnd::Disconnected(How::Orderly, _) => self.close_answered(io, front),
+            // What the user has got is not all: it must not look so.
+            StreamEnd::Disconnected(How::Abort, _) | StreamEnd::Failed(_) => {
+                self.fronts.remove(front as usize);
+                io.abort(key);
+            }
+        }
+    }
+
+    /// Closes after a response, so that it is not lost to a reset.
+    fn close_answered<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        let key = self.fronts.remove(front as usize).key;
+        io.linger(key, self.config.timeouts.linger);
+    }
+
+    /// Answers with an error of our own and closes; for the front's present request, of whose response
+    /// nothing final has passed.
+    pub(super) fn answer_error<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        status: u16,
+        text: &str,
+    ) {
+        let Some(found) = self.fronts.get(front as usize) else {
+            return;
+        };
+        let head_only = matches!(found.state, State::Exchange { head: true, .. });
+        let key = found.key;
+        let mut answer = Vec::new();
+        error_reply(&mut answer, status, text, true, head_only);
+        // One segment. A user whose socket is full of unread answers does not wait for this one.
+        if let Err(error) = io.write(key, &answer) {
+            debug!("{}: error {status} not delivered: {error}", found.user);
+        }
+        self.close_answered(io, front);
+    }
+
+    /// No request came in time.
+    pub(super) fn head_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        if self.forget_head(front) {
+            return self.answer_error(io, front, 408, "request head too slow");
+        }
+        let key = self.fronts.remove(front as usize).key;
+        io.close(key);
+    }
+
+    /// Drops a partial head; whether there was one.
+    pub(super) fn forget_head(&mut self, front: u32) -> bool {
+        let Some(Front {
+            state: State::Head(gather),
+            ..
+        }) = self.fronts.get_mut(front as usize)
+        else {
+            return false;
+        };
+        let held = std::mem::take(gather).held();
+        self.shared.budget.release(held);
+        held > 0
+    }
+
+    fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: self.config.limits.head,
+            fields: self.config.limits.fields,
+        }
+    }
+}
+
+fn target(host: &str, port: u16) -> Result<Target, Refused> {
+    let host = match host.parse() {
+        Ok(address) => Host::Address(address),
+        Err(_) => host.parse().map_err(|_| Refused {
+            status: 400,
+            reason: "malformed host in request target",
+        })?,
+    };
+    Ok(Target { host, port })
+}

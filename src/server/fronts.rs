@@ -1,0 +1,403 @@
+//! Users' connections: what all fronts share, and the raw ones.
+//!
+//! A raw front is one stream from its first byte to its last. An HTTP front (see `exchange`) carries
+//! one exchange at a time, and becomes raw after CONNECT or an upgrade.
+
+use std::net::SocketAddr;
+
+use log::{debug, info, trace};
+
+use super::{Owner, Server, Stage};
+use crate::{
+    clock::Now,
+    http::{Body, CONNECT_ESTABLISHED, Gather},
+    key::Key,
+    reactor::{
+        Deadline, Reactor,
+        net::{Net, Ready},
+    },
+    tunnel::{
+        control::{How, ProxyConnect, Reason},
+        ids::UserId,
+        mux::{Ended, Handle, Opening, StreamEnd},
+        window::Pressure,
+    },
+};
+
+/// One user's connection.
+pub(super) struct Front {
+    pub key: Key,
+    pub proxy: u32,
+    /// The link that carries its stream, while it has one.
+    pub link: u32,
+    pub user: UserId,
+    pub state: State,
+}
+
+/// What a front is doing.
+pub(super) enum State {
+    /// A request head is awaited.
+    Head(Gather),
+    /// An exchange is under way.
+    Exchange {
+        stream: Handle,
+        /// The method is HEAD: an error answer has no body.
+        head: bool,
+    },
+    /// CONNECT: the target is being dialled, the user waits for its 200.
+    Connect(Handle),
+    /// Bytes both ways.
+    Raw(Handle),
+}
+
+impl Front {
+    fn stream(&self) -> Option<Handle> {
+        match self.state {
+            State::Head(_) => None,
+            State::Exchange { stream, .. } | State::Connect(stream) | State::Raw(stream) => {
+                Some(stream)
+            }
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn user_arrived<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        proxy: u32,
+        key: Key,
+        peer: SocketAddr,
+        now: Now,
+    ) {
+        let Some(found) = self.proxies.find(proxy) else {
+            return io.close(key);
+        };
+        let connected = self.users.after(now.unix.as_nanos() as u64);
+        let user = UserId {
+            port: found.address.port(),
+            connected,
+            exchange: 0,
+        };
+        trace!("{user} from {peer} at proxy {}", found.id);
+        let is_http = found.is_http();
+        let front = self.fronts.insert(Front {
+            key,
+            proxy,
+            link: u32::MAX,
+            user,
+            state: State::Head(Gather::default()),
+        }) as u32;
+        io.set_owner(key, Owner::Front(front));
+        if is_http {
+            io.set_deadline(
+                key,
+                Deadline::At(now.instant + self.config.timeouts.request_head),
+            );
+            return;
+        }
+        if let Err(reason) = self.open_raw(io, front, now) {
+            info!("{user}: refused, {reason}");
+            self.fronts.remove(front as usize);
+            io.close(key);
+        }
+    }
+
+    fn open_raw<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        now: Now,
+    ) -> Result<(), Reason> {
+        let Front { proxy, user, .. } = self.fronts[front as usize];
+        let proxy = self.proxies.find(proxy).ok_or(Reason::NoClient)?;
+        let target = proxy.spec.target.as_ref().ok_or(Reason::NoClient)?;
+        let connect = ProxyConnect {
+            proxy_id: proxy.id.clone(),
+            user_id: user,
+            remote_host: target.host.to_string(),
+            remote_port: target.port,
+            protocol: proxy.spec.kind.word().into(),
+            request: None,
+        };
+        let stream = self.open_stream(io, front, connect, Vec::new(), Body::raw(), now)?;
+        self.fronts[front as usize].state = State::Raw(stream);
+        Ok(())
+    }
+
+    /// Opens a stream for a front on the link that serves its proxy.
+    pub(super) fn open_stream<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        connect: ProxyConnect,
+        head: Vec<u8>,
+        body: Body,
+        now: Now,
+    ) -> Result<Handle, Reason> {
+        if self.shared.budget.pressure() >= Pressure::Full {
+            return Err(Reason::Overload);
+        }
+        let Front { key, proxy, .. } = self.fronts[front as usize];
+        let link = self
+            .proxies
+            .find(proxy)
+            .and_then(|proxy| proxy.link)
+            .ok_or(Reason::NoClient)?;
+        let tunnel = self.links.tunnel(link).ok_or(Reason::NoClient)?;
+        let opening = Opening {
+            key,
+            owner: front,
+            connect,
+            head,
+            body,
+        };
+        let stream = tunnel.mux.open(opening, &mut self.shared.budget, now);
+        self.fronts[front as usize].link = link;
+        self.schedule(link);
+        io.set_deadline(key, Deadline::None);
+        Ok(stream)
+    }
+
+    pub(super) fn front_ready<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        ready: Ready,
+        now: Now,
+    ) {
+        let Some(found) = self.fronts.get(front as usize) else {
+            return;
+        };
+        let (key, link) = (found.key, found.link);
+        let Some(stream) = found.stream() else {
+            return self.read_request(io, front, now);
+        };
+        let Some(tunnel) = self.links.tunnel(link) else {
+            return;
+        };
+        if ready.writable
+            && tunnel.mux.has_tail(stream)
+            && let Some(happened) = tunnel
+                .mux
+                .writable(stream, io, &mut self.shared.budget, now)
+        {
+            self.happened(io, link, happened, now);
+        }
+        let Some(tunnel) = self.links.tunnel(link) else {
+            return;
+        };
+        if io.is_failed(key)
+            && let Some(happened) = tunnel.mux.socket_failed(stream, &mut self.shared.budget)
+        {
+            self.happened(io, link, happened, now);
+        } else if io.is_readable(key) {
+            tunnel.mux.schedule(stream);
+        }
+        self.schedule(link);
+    }
+
+    /// The client has connected the target.
+    pub(super) fn front_connected<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        now: Now,
+    ) {
+        let Some(found) = self.fronts.get_mut(front as usize) else {
+            return;
+        };
+        let State::Connect(stream) = found.state else {
+            return;
+        };
+        let (key, link) = (found.key, found.link);
+        found.state = State::Raw(stream);
+        let answer = CONNECT_ESTABLISHED;
+        // Nothing was written on this exchange before: a socket without room for a line is broken.
+        if !matches!(io.write(key, answer), Ok(n) if n == answer.len()) {
+            self.give_up(io, front, link, stream, Reason::UserReset);
+            return;
+        }
+        if io.is_readable(key)
+            && let Some(tunnel) = self.links.tunnel(link)
+        {
+            tunnel.mux.schedule(stream);
+            self.schedule(link);
+        }
+        let _ = now;
+    }
+
+    /// One direction is over: the other may not stand still for ever.
+    pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        if let Some(front) = self.fronts.get(front as usize) {
+            io.set_deadline(front.key, Deadline::Idle(self.config.timeouts.half_close));
+        }
+    }
+
+    pub(super) fn front_timeout<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        now: Now,
+    ) {
+        let Some(found) = self.fronts.get(front as usize) else {
+            return;
+        };
+        let (link, key) = (found.link, found.key);
+        match found.state {
+            State::Head(_) => self.head_timeout(io, front),
+            State::Exchange { stream, .. } => {
+                let Some(tunnel) = self.links.tunnel(link) else {
+                    return;
+                };
+                if tunnel.mux.is_request_whole(stream) {
+                    if tunnel.mux.has_tail(stream) {
+                        // Its disconnect was to follow data that the user does not take.
+                        self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
+                    }
+                } else if tunnel.mux.is_starved(stream) {
+                    // The user is not to blame: the target does not read.
+                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                } else {
+                    tunnel.mux.disconnect(
+                        stream,
+                        How::Abort,
+                        Reason::RequestTimeout,
+                        &mut self.shared.budget,
+                    );
+                    self.schedule(link);
+                    self.answer_error(
+                        io,
+                        front,
+                        Reason::RequestTimeout.status(),
+                        "request body too slow",
+                    );
+                }
+            }
+            State::Connect(stream) | State::Raw(stream) => {
+                self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
+            }
+        }
+        let _ = now;
+    }
+
+    /// Ends a stream and its front from this side, with a reset both ways.
+    fn give_up<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        link: u32,
+        stream: Handle,
+        reason: Reason,
+    ) {
+        if let Some(tunnel) = self.links.tunnel(link) {
+            tunnel
+                .mux
+                .disconnect(stream, How::Abort, reason, &mut self.shared.budget);
+            self.schedule(link);
+        }
+        let gone = self.fronts.remove(front as usize);
+        debug!("stream {}: {reason}", gone.user);
+        io.abort(gone.key);
+    }
+
+    /// The front's stream is over.
+    pub(super) fn stream_ended<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        ended: Ended,
+        now: Now,
+    ) {
+        let Some(found) = self.fronts.get(front as usize) else {
+            return;
+        };
+        self.log_end(found, &ended, now);
+        match found.state {
+            State::Head(_) => {}
+            State::Raw(_) => {
+                let key = self.fronts.remove(front as usize).key;
+                match ended.end {
+                    StreamEnd::Closed => io.close(key),
+                    StreamEnd::Disconnected(How::Orderly, _) => {
+                        io.linger(key, self.config.timeouts.linger);
+                    }
+                    _ => io.abort(key),
+                }
+            }
+            State::Connect(_) => match ended.end {
+                StreamEnd::Disconnected(_, reason) => {
+                    self.answer_error(io, front, reason.status(), reason.word());
+                }
+                _ => io.abort(self.fronts.remove(front as usize).key),
+            },
+            State::Exchange { .. } => self.exchange_ended(io, front, ended, now),
+        }
+    }
+
+    fn log_end(&self, front: &Front, ended: &Ended, now: Now) {
+        let reason = match ended.end {
+            StreamEnd::Closed => "closed",
+            StreamEnd::Answered { .. } => "answered",
+            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
+        };
+        let Some(proxy) = self.proxies.find(front.proxy) else {
+            return;
+        };
+        if matches!(ended.end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
+            info!("{}: refused, {reason}", front.user);
+        }
+        debug!(
+            "stream {} of proxy {}: {reason}, {} B up, {} B down, {:.3} s",
+            front.user,
+            proxy.id,
+            ended.sent,
+            ended.delivered,
+            now.instant
+                .saturating_duration_since(ended.opened)
+                .as_secs_f64()
+        );
+    }
+
+    /// Closes the fronts of a proxy that is gone; what still runs on them has its link, but nowhere to
+    /// go back to.
+    pub(super) fn close_fronts_of<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
+        let of_proxy: Vec<u32> = self
+            .fronts
+            .iter()
+            .filter(|(_, front)| front.proxy == proxy)
+            .map(|(index, _)| index as u32)
+            .collect();
+        for front in of_proxy {
+            let Front { key, link, .. } = self.fronts[front as usize];
+            match self.fronts[front as usize].stream() {
+                Some(stream) => self.give_up(io, front, link, stream, Reason::Draining),
+                None => {
+                    self.forget_head(front);
+                    self.fronts.remove(front as usize);
+                    io.close(key);
+                }
+            }
+        }
+    }
+
+    /// Closes the fronts that wait for a request: the server is about to stop.
+    pub(super) fn close_idle_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        let idle: Vec<u32> = self
+            .fronts
+            .iter()
+            .filter(|(_, front)| {
+                matches!(&front.state, State::Head(gather) if gather.held() == 0)
+                    && !io.is_readable(front.key)
+            })
+            .map(|(index, _)| index as u32)
+            .collect();
+        for front in idle {
+            io.close(self.fronts.remove(front as usize).key);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage != Stage::Running
+    }
+}

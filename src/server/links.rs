@@ -1,0 +1,613 @@
+//! Clients' links: from an accepted connection to a welcomed client, and what its frames mean.
+//!
+//! ```text
+//!  accepted --> Upgrade --101--> Hello --proof, welcome--> Up --goaway--> Up, draining
+//!                  \                \                        \
+//!                   refused          wrong token              newer link, error, silence
+//! ```
+//!
+//! A client id has at most one link that takes new streams: the newest. Everything a link carried
+//! ends with it.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use log::{debug, info, warn};
+use slab::Slab;
+
+use super::{Owner, Server, Stage};
+use crate::{
+    clock::Now,
+    config::ClientId,
+    http::{Gather, Gathered},
+    key::Key,
+    reactor::{Deadline, Flushed, Reactor, net::Net},
+    tunnel::{
+        Flush, Tunnel,
+        control::{Hello, ProxyOpen, Reason, Welcome},
+        frame::Kind,
+        link::{CloseReason, Link, LinkError},
+        mux::{Ended, Happened, Mux, Side},
+        proof::{Challenge, Nonce, Prover},
+        upgrade::{self, Upgrade},
+        window::Pressure,
+    },
+};
+
+/// The links, by slot and by client.
+#[derive(Default)]
+pub(super) struct Links {
+    entries: Slab<Entry>,
+    /// The link of each client that takes new streams.
+    by_client: HashMap<ClientId, u32>,
+    /// How many are not welcomed yet.
+    handshakes: usize,
+}
+
+/// One link, or what may become one.
+pub(super) struct Entry {
+    key: Key,
+    peer: SocketAddr,
+    state: State,
+    /// It stands in the server's queue of links to flush.
+    pub scheduled: bool,
+}
+
+enum State {
+    /// The upgrade's head is awaited.
+    Upgrade(Gather),
+    /// The WebSocket stands, hello is awaited.
+    Hello(Box<Tunnel>, Challenge),
+    /// The client has proved itself.
+    Up {
+        tunnel: Box<Tunnel>,
+        client: ClientId,
+        draining: bool,
+    },
+}
+
+impl Entry {
+    pub fn tunnel(&mut self) -> Option<&mut Tunnel> {
+        match &mut self.state {
+            State::Upgrade(_) => None,
+            State::Hello(tunnel, _) | State::Up { tunnel, .. } => Some(tunnel),
+        }
+    }
+
+    /// The client's id for the log, or where the link comes from.
+    fn name(&self) -> String {
+        match &self.state {
+            State::Up { client, .. } => client.to_string(),
+            State::Upgrade(_) | State::Hello(..) => format!("from {}", self.peer),
+        }
+    }
+}
+
+impl Links {
+    pub fn handshakes(&self) -> usize {
+        self.handshakes
+    }
+
+    pub fn streams(&self) -> usize {
+        self.entries
+            .iter()
+            .map(|(_, entry)| match &entry.state {
+                State::Upgrade(_) => 0,
+                State::Hello(tunnel, _) | State::Up { tunnel, .. } => tunnel.mux.len(),
+            })
+            .sum()
+    }
+
+    pub fn accepted<N: Net>(&mut self, key: Key, peer: SocketAddr, io: &mut Reactor<N, Owner>) {
+        io.prefer_latency(key);
+        let state = State::Upgrade(Gather::default());
+        let link = self.entries.insert(Entry {
+            key,
+            peer,
+            state,
+            scheduled: false,
+        });
+        self.handshakes += 1;
+        io.set_owner(key, Owner::Link(link as u32));
+    }
+
+    pub fn entry(&mut self, link: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(link as usize)
+    }
+
+    /// The tunnel of a link.
+    pub fn tunnel(&mut self, link: u32) -> Option<&mut Tunnel> {
+        self.entry(link)?.tunnel()
+    }
+
+    /// Which link takes a client's new streams.
+    pub fn of_client(&self, client: &ClientId) -> Option<u32> {
+        self.by_client.get(client).copied()
+    }
+
+    /// Tells every client that no new streams come; which links have to say so.
+    pub fn start_drain<N: Net>(&mut self, io: &mut Reactor<N, Owner>) -> Vec<u32> {
+        let mut up = Vec::new();
+        let mut rest = Vec::new();
+        for (link, entry) in &mut self.entries {
+            match &mut entry.state {
+                State::Up { tunnel, .. } => {
+                    tunnel.mux.goaway();
+                    up.push(link as u32);
+                }
+                State::Upgrade(_) | State::Hello(..) => rest.push(link),
+            }
+        }
+        for link in rest {
+            io.close(self.entries.remove(link).key);
+            self.handshakes -= 1;
+        }
+        up
+    }
+
+    /// Says goodbye on every link: the process is about to end.
+    pub fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        for (_, entry) in &mut self.entries {
+            let key = entry.key;
+            if let Some(tunnel) = entry.tunnel() {
+                tunnel
+                    .link
+                    .close(io, key, CloseReason::Done, "server stops");
+            }
+        }
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&mut self, held: usize) {
+        let mut of_links = 0;
+        let mut handshakes = 0;
+        for (_, entry) in &mut self.entries {
+            handshakes += usize::from(!matches!(entry.state, State::Up { .. }));
+            if let Some(tunnel) = entry.tunnel() {
+                tunnel.mux.check_invariants();
+                of_links += tunnel.mux.held();
+            }
+        }
+        assert_eq!(handshakes, self.handshakes, "handshakes are counted");
+        assert!(
+            of_links <= held,
+            "the budget holds at least what the links do"
+        );
+        for (client, link) in &self.by_client {
+            let entry = &self.entries[*link as usize];
+            assert!(
+                matches!(&entry.state, State::Up { client: of, .. } if of == client),
+                "a client's link is up"
+            );
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        match entry.state {
+            State::Upgrade(_) => self.upgrade(io, link, now),
+            State::Hello(..) | State::Up { .. } => self.receive(io, link, now),
+        }
+    }
+
+    pub(super) fn link_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        let key = entry.key;
+        match &mut entry.state {
+            State::Upgrade(_) | State::Hello(..) => {
+                debug!(
+                    "link {}: no hello within the handshake deadline",
+                    entry.name()
+                );
+                self.link_over(io, link, "handshake deadline", Reason::LinkLost);
+                io.close(key);
+            }
+            State::Up { tunnel, .. } => match tunnel.link.timeout(io, key, now) {
+                Ok(()) => io.set_deadline(key, Deadline::At(tunnel.link.deadline())),
+                Err(error) => self.link_failed(io, link, &error),
+            },
+        }
+    }
+
+    /// Reads the upgrade's head, and answers it.
+    fn upgrade<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        let Some(Entry {
+            key,
+            peer,
+            state: State::Upgrade(gather),
+            ..
+        }) = self.links.entry(link)
+        else {
+            return;
+        };
+        let (key, peer) = (*key, *peer);
+        let limit = upgrade::HEAD_LIMITS.bytes;
+        let (head, surplus) = match gather.read(&mut self.scratch, limit, |into| io.read(key, into))
+        {
+            Gathered::Head { bytes, head } => (bytes[..head].to_vec(), bytes[head..].to_vec()),
+            Gathered::Partial => return,
+            Gathered::TooLong(_) => return self.refuse(io, link, 431, "head too long"),
+            Gathered::Ended | Gathered::Failed(_) => {
+                self.link_over(io, link, "closed before its upgrade", Reason::LinkLost);
+                return io.close(key);
+            }
+        };
+        let upgrade = match Upgrade::parse(&head) {
+            Ok(upgrade) => upgrade,
+            Err((status, reason)) => {
+                info!("link from {peer}: refused, {reason}");
+                return self.refuse(io, link, status, reason);
+            }
+        };
+        let mut nonce = Nonce::default();
+        io.random(&mut nonce);
+        let answer = upgrade.accept(&nonce);
+        // The first bytes on this connection: a socket that does not take them whole is no peer's.
+        if !matches!(io.write(key, answer.as_bytes()), Ok(n) if n == answer.len()) {
+            self.link_over(io, link, "upgrade not answered", Reason::LinkLost);
+            return io.close(key);
+        }
+        let timeouts = &self.config.timeouts;
+        let websocket = Link::new(Side::Server, surplus, timeouts.ping, timeouts.pong, now);
+        let mux = Mux::new(Side::Server, &self.shared.budget, 0);
+        let tunnel = Box::new(Tunnel::new(key, websocket, mux));
+        let challenge = Challenge {
+            client: upgrade.nonce,
+            server: nonce,
+        };
+        if let Some(entry) = self.links.entry(link) {
+            entry.state = State::Hello(tunnel, challenge);
+        }
+        self.receive(io, link, now);
+    }
+
+    fn refuse<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, status: u16, reason: &str) {
+        let Some(key) = self.link_over(io, link, reason, Reason::LinkLost) else {
+            return;
+        };
+        // A few hundred bytes into an empty socket; if they do not fit, nobody listens.
+        let _ = io.write(key, upgrade::refuse(status, reason).as_bytes());
+        io.linger(key, self.config.timeouts.linger);
+    }
+
+    fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        loop {
+            let Some(tunnel) = self.links.tunnel(link) else {
+                return;
+            };
+            match tunnel.receive(io, &mut self.shared, now) {
+                Ok(Some(happened)) => self.happened(io, link, happened, now),
+                Ok(None) => break,
+                Err(error) => return self.link_failed(io, link, &error),
+            }
+        }
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        let key = entry.key;
+        if let State::Up { tunnel, .. } = &mut entry.state {
+            io.set_deadline(key, Deadline::At(tunnel.link.deadline()));
+        }
+        if entry
+            .tunnel()
+            .is_some_and(|tunnel| tunnel.link.is_scheduled())
+        {
+            io.again(key);
+        }
+        // Even when no stream has anything to say: a pong may wait.
+        self.schedule(link);
+    }
+
+    pub(super) fn flush_link<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        now: Now,
+    ) -> Flushed {
+        loop {
+            let Some(entry) = self.links.entry(link) else {
+                return Flushed::Idle;
+            };
+            entry.scheduled = false;
+            let Some(tunnel) = entry.tunnel() else {
+                return Flushed::Idle;
+            };
+            match tunnel.flush(io, &mut self.shared, now) {
+                Ok(Flush::Happened(happened)) => self.happened(io, link, happened, now),
+                Ok(Flush::Idle) => {
+                    self.end_if_deserted(io, link);
+                    return Flushed::Idle;
+                }
+                Ok(Flush::Blocked) => return Flushed::Idle,
+                Ok(Flush::More) => return Flushed::More,
+                Err(error) => {
+                    self.link_failed(io, link, &error);
+                    return Flushed::Idle;
+                }
+            }
+        }
+    }
+
+    /// Resets streams whose readers stand still while memory is short, from the link that holds most.
+    pub(super) fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        while self.shared.budget.pressure() == Pressure::Over {
+            let largest = self
+                .links
+                .entries
+                .iter_mut()
+                .filter_map(|(link, entry)| Some((link, entry.tunnel()?.mux.held())))
+                .max_by_key(|(_, held)| *held);
+            let Some((link, _)) = largest else { return };
+            let link = link as u32;
+            let Some(tunnel) = self.links.tunnel(link) else {
+                return;
+            };
+            let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
+                return;
+            };
+            warn!("memory: over budget, a stream whose reader stands still is reset");
+            self.happened(io, link, happened, now);
+            self.schedule(link);
+        }
+    }
+
+    pub(super) fn happened<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        happened: Happened,
+        now: Now,
+    ) {
+        match happened {
+            Happened::Control(kind, payload) => {
+                if let Err(error) = self.control(io, link, kind, &payload, now) {
+                    self.link_refused(io, link, &error);
+                }
+            }
+            Happened::Connected(front) => self.front_connected(io, front, now),
+            Happened::Upgraded(_) => {}
+            Happened::RequestSent(front) => self.request_sent(io, front),
+            Happened::HalfClosed(front) => self.half_closed(io, front),
+            Happened::Ended(front, ended) => self.stream_ended(io, front, ended, now),
+            // The mux lets no client send proxy_connect.
+            Happened::Opened(..) => {}
+        }
+    }
+
+    fn control<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        kind: Kind,
+        payload: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let Some(entry) = self.links.entry(link) else {
+            return Ok(());
+        };
+        match (kind, &mut entry.state) {
+            (Kind::Hello, State::Hello(..)) => self.hello(io, link, parse(payload)?),
+            (Kind::ProxyOpen, State::Up { client, .. }) => {
+                let client = client.clone();
+                let opened =
+                    self.open_exposed(io, link, &client, parse::<ProxyOpen>(payload)?, now);
+                if let Some(tunnel) = self.links.tunnel(link) {
+                    tunnel.mux.control(Kind::ProxyOpened, &opened);
+                }
+                self.schedule(link);
+                Ok(())
+            }
+            (
+                Kind::Goaway,
+                State::Up {
+                    client, draining, ..
+                },
+            ) => {
+                *draining = true;
+                let client = client.clone();
+                info!("link {client}: client drains");
+                if self.links.of_client(&client) == Some(link) {
+                    self.links.by_client.remove(&client);
+                    self.proxies.lost(&client, io, now);
+                }
+                Ok(())
+            }
+            _ => Err(Refusal::Protocol(format!("unexpected {}", kind.name()))),
+        }
+    }
+
+    /// Checks who the client is, and takes it in.
+    fn hello<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        hello: Hello,
+    ) -> Result<(), Refusal> {
+        let client: ClientId = hello
+            .id
+            .parse()
+            .map_err(|_| Refusal::Protocol("malformed client id in hello".into()))?;
+        let token = self.config.grant(&client).token;
+        let Some(entry) = self.links.entry(link) else {
+            return Ok(());
+        };
+        let State::Hello(_, challenge) = &entry.state else {
+            return Ok(());
+        };
+        let proof = match &token {
+            None => None,
+            Some(token) => {
+                let right = hello.proof.as_deref().is_some_and(|proof| {
+                    challenge.verify(token.as_bytes(), Prover::Client, client.as_str(), proof)
+                });
+                if !right {
+                    warn!("link from {}: wrong token for client {client}", entry.peer);
+                    return Err(Refusal::WrongToken);
+                }
+                Some(challenge.prove(token.as_bytes(), Prover::Server, client.as_str()))
+            }
+        };
+        let welcome = Welcome {
+            proof,
+            window: self.shared.budget.window_initial(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let peer = entry.peer;
+        let key = entry.key;
+        let State::Hello(mut tunnel, _) =
+            std::mem::replace(&mut entry.state, State::Upgrade(Gather::default()))
+        else {
+            return Ok(());
+        };
+        tunnel.link.welcomed();
+        tunnel.mux.peer_window(hello.window);
+        tunnel.mux.control(Kind::Welcome, &welcome);
+        io.set_deadline(key, Deadline::At(tunnel.link.deadline()));
+        entry.state = State::Up {
+            tunnel,
+            client: client.clone(),
+            draining: false,
+        };
+        self.links.handshakes -= 1;
+        if let Some(older) = self.links.by_client.insert(client.clone(), link) {
+            warn!("link {client}: a newer one from {peer} takes over");
+            self.replace(io, older);
+        }
+        info!(
+            "link {client}: up from {peer}, siding {}",
+            printable(&hello.version)
+        );
+        self.proxies.found(&client, link);
+        self.schedule(link);
+        Ok(())
+    }
+
+    /// Ends a link whose client has a newer one.
+    fn replace<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32) {
+        self.close_link(
+            io,
+            link,
+            CloseReason::Replaced,
+            "replaced by a newer link",
+            Reason::Replaced,
+        );
+    }
+
+    /// A client that drains has nothing more to do here once its last stream has ended.
+    fn end_if_deserted<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32) {
+        if let Some(Entry {
+            state:
+                State::Up {
+                    tunnel,
+                    draining: true,
+                    ..
+                },
+            ..
+        }) = self.links.entry(link)
+            && tunnel.mux.is_empty()
+        {
+            self.close_link(io, link, CloseReason::Done, "drained", Reason::Draining);
+        }
+    }
+
+    fn link_refused<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, refusal: &Refusal) {
+        let (reason, text) = match refusal {
+            Refusal::WrongToken => (CloseReason::WrongToken, "wrong token"),
+            Refusal::Protocol(text) => (CloseReason::Protocol, text.as_str()),
+        };
+        self.close_link(io, link, reason, text, Reason::LinkLost);
+    }
+
+    fn link_failed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, error: &LinkError) {
+        match error.goodbye() {
+            Some((reason, text)) => self.close_link(io, link, reason, &text, Reason::LinkLost),
+            None => {
+                if let Some(key) = self.link_over(io, link, &error.to_string(), Reason::LinkLost) {
+                    io.abort(key);
+                }
+            }
+        }
+    }
+
+    /// Tells the peer why and closes, so that what we say arrives.
+    fn close_link<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        reason: CloseReason,
+        text: &str,
+        ends: Reason,
+    ) {
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        let key = entry.key;
+        if let Some(tunnel) = entry.tunnel() {
+            tunnel.link.close(io, key, reason, text);
+        }
+        self.link_over(io, link, text, ends);
+        io.linger(key, self.config.timeouts.linger);
+    }
+
+    /// Forgets a link and ends all that it carried; its socket is the caller's to close.
+    fn link_over<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        why: &str,
+        reason: Reason,
+    ) -> Option<Key> {
+        let mut entry = self.links.entries.try_remove(link as usize)?;
+        let name = entry.name();
+        match &entry.state {
+            State::Up { client, .. } => {
+                info!("link {name}: down ({why})");
+                if self.links.of_client(client) == Some(link) {
+                    self.links.by_client.remove(client);
+                    self.proxies.lost(client, io, io.now());
+                }
+            }
+            State::Upgrade(_) | State::Hello(..) => {
+                info!("link {name}: refused ({why})");
+                self.links.handshakes -= 1;
+            }
+        }
+        let ended: Vec<(u32, Ended)> = match entry.tunnel() {
+            Some(tunnel) => tunnel.mux.end_all(reason, &mut self.shared.budget),
+            None => Vec::new(),
+        };
+        for (front, ended) in ended {
+            self.stream_ended(io, front, ended, io.now());
+        }
+        Some(entry.key)
+    }
+
+    /// Whether a client's new streams must wait for better times.
+    pub(super) fn is_closing(&self) -> bool {
+        self.stage != Stage::Running
+    }
+}
+
+/// Why a client is not taken in.
+enum Refusal {
+    WrongToken,
+    Protocol(String),
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(payload)
+        .map_err(|error| Refusal::Protocol(format!("malformed control payload: {error}")))
+}
+
+/// A peer's text for the log.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_ascii_graphic())
+        .take(32)
+        .collect()
+}

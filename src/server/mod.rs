@@ -1,0 +1,334 @@
+//! The public role: clients' links come in on one listener, users on those of the proxies.
+//!
+//! ```text
+//!   user --> listener --> front --(stream)--> link --> client
+//! ```
+//!
+//! - `links`: from an accepted connection to a welcomed client, and what its frames mean.
+//! - `proxies`: which listeners there are, whose they are, and who serves them.
+//! - `fronts`: one user's connection: raw here, HTTP in `exchange`.
+//!
+//! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
+//! exchange of it. Slots in the slabs are named in [`Owner`] labels and in the mux; both are let go of
+//! before a slot is.
+
+mod exchange;
+mod fronts;
+mod links;
+mod proxies;
+
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, rc::Rc};
+
+use log::{info, warn};
+use slab::Slab;
+
+use self::{fronts::Front, links::Links, proxies::Proxies};
+use crate::{
+    clock::Now,
+    config::ServerConfig,
+    key::Key,
+    reactor::{
+        Accepted, Deadline, Flushed, Found, Reactor, Role,
+        net::{Net, Ready},
+    },
+    tunnel::{Shared, ids::Unique},
+};
+
+/// The server's label of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The listener for clients.
+    Clients,
+    /// A link, or what may become one.
+    Link(u32),
+    /// The listener of a proxy.
+    Proxy(u32),
+    /// An exposed proxy whose client is away: it closes when this timer fires.
+    Away(u32),
+    /// A user's connection.
+    Front(u32),
+    /// The end of the drain.
+    Drain,
+}
+
+/// The server.
+pub struct Server {
+    config: Rc<ServerConfig>,
+    shared: Shared,
+    links: Links,
+    proxies: Proxies,
+    fronts: Slab<Front>,
+    users: Unique,
+    /// Where heads are read into.
+    scratch: Box<[u8]>,
+    /// Links with something to send, each once.
+    scheduled: VecDeque<u32>,
+    listener: Key,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Asked to stop: what goes on may end.
+    Draining,
+    Over,
+}
+
+/// Why the server cannot start.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: cannot listen on {}: {}",
+            self.what, self.address, self.error
+        )
+    }
+}
+
+impl Server {
+    /// Opens the listeners.
+    ///
+    /// # Errors
+    /// One of them cannot be opened.
+    pub fn start<N: Net>(
+        config: ServerConfig,
+        io: &mut Reactor<N, Owner>,
+    ) -> Result<Server, StartError> {
+        let config = Rc::new(config);
+        let now = io.now();
+        let (listener, address) =
+            io.listen(config.listen, Owner::Clients)
+                .map_err(|error| StartError {
+                    what: "--listen".into(),
+                    address: config.listen,
+                    error,
+                })?;
+        info!("listening for clients on {address}");
+        let mut server = Server {
+            shared: Shared::new(config.limits.undelivered),
+            links: Links::default(),
+            proxies: Proxies::default(),
+            fronts: Slab::new(),
+            users: Unique::default(),
+            scratch: vec![0; SCRATCH].into(),
+            scheduled: VecDeque::new(),
+            listener,
+            stage: Stage::Running,
+            config: config.clone(),
+        };
+        for entry in &config.proxies {
+            server
+                .proxies
+                .open_configured(entry, config.bind, io, now)
+                .map_err(|(address, error)| StartError {
+                    what: format!("--proxy {}={}", entry.client, entry.spec),
+                    address,
+                    error,
+                })?;
+        }
+        Ok(server)
+    }
+
+    /// How many users are connected.
+    pub fn users(&self) -> usize {
+        self.fronts.len()
+    }
+
+    /// Where clients connect to, and where the proxies listen.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            users: self.fronts.len(),
+            streams: self.links.streams(),
+        }
+    }
+
+    fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            match io.accept(self.listener, Owner::Clients) {
+                Accepted::Connection(key, peer) => {
+                    if self.links.handshakes() >= self.config.limits.handshakes {
+                        warn!(
+                            "link from {peer}: refused, {} handshakes are under way",
+                            self.links.handshakes()
+                        );
+                        io.close(key);
+                        continue;
+                    }
+                    self.links.accepted(key, peer, io);
+                    let at = now.instant + self.config.timeouts.handshake;
+                    io.set_deadline(key, Deadline::At(at));
+                }
+                Accepted::Empty => return,
+                Accepted::Starved => return warn_starved(),
+            }
+        }
+        io.again(self.listener);
+    }
+
+    fn accept_users<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        listener: Key,
+        proxy: u32,
+        now: Now,
+    ) {
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            match io.accept(listener, Owner::Proxy(proxy)) {
+                Accepted::Connection(key, peer) => self.user_arrived(io, proxy, key, peer, now),
+                Accepted::Empty => return,
+                Accepted::Starved => return warn_starved(),
+            }
+        }
+        io.again(listener);
+    }
+
+    /// Ends when nobody is served any more.
+    fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if self.stage == Stage::Draining && self.fronts.is_empty() {
+            info!("drained");
+            self.end(io);
+        }
+    }
+
+    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        self.links.goodbye(io);
+        self.stage = Stage::Over;
+    }
+
+    /// Queues a link whose mux has something to say.
+    fn schedule(&mut self, link: u32) {
+        if let Some(entry) = self.links.entry(link)
+            && !std::mem::replace(&mut entry.scheduled, true)
+        {
+            self.scheduled.push_back(link);
+        }
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&mut self) {
+        self.links.check_invariants(self.shared.budget.held());
+    }
+}
+
+/// What the server is doing, for the demo's status line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Users connected.
+    pub users: usize,
+    /// Streams open.
+    pub streams: usize,
+}
+
+impl<N: Net> Role<N> for Server {
+    type Owner = Owner;
+
+    fn ready(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        owner: Owner,
+        ready: Ready,
+        now: Now,
+    ) {
+        self.shared.budget.note_unread(io.unread_bytes());
+        match owner {
+            Owner::Clients => self.accept_links(io, now),
+            Owner::Link(link) => self.link_ready(io, link, now),
+            Owner::Proxy(proxy) => self.accept_users(io, key, proxy, now),
+            Owner::Front(front) => self.front_ready(io, front, ready, now),
+            Owner::Away(_) | Owner::Drain => {}
+        }
+    }
+
+    fn timeout(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
+        match owner {
+            Owner::Link(link) => self.link_timeout(io, link, now),
+            Owner::Front(front) => self.front_timeout(io, front, now),
+            Owner::Away(proxy) => {
+                io.close(key);
+                self.proxy_abandoned(io, proxy);
+            }
+            Owner::Drain => {
+                warn!("drain deadline: {} users are cut off", self.fronts.len());
+                self.end(io);
+            }
+            Owner::Clients | Owner::Proxy(_) => {}
+        }
+    }
+
+    fn resolved(&mut self, _: &mut Reactor<N, Owner>, _: &str, _: &Found, _: Now) {
+        // The server dials nobody.
+    }
+
+    fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        match self.stage {
+            Stage::Running => {
+                info!("stopping: {} users may finish", self.fronts.len());
+                self.stage = Stage::Draining;
+                io.close(self.listener);
+                self.proxies.close_listeners(io);
+                for link in self.links.start_drain(io) {
+                    self.schedule(link);
+                }
+                self.close_idle_fronts(io);
+                io.timer(
+                    Owner::Drain,
+                    Deadline::At(now.instant + self.config.timeouts.drain),
+                );
+                self.end_if_drained(io);
+            }
+            Stage::Draining => {
+                info!("stopping at once");
+                self.end(io);
+            }
+            Stage::Over => {}
+        }
+    }
+
+    fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
+        self.shared.budget.note_unread(io.unread_bytes());
+        self.shed(io, now);
+        if self.stage == Stage::Over {
+            return Flushed::Idle;
+        }
+        // What one link's events schedule on others is flushed in this turn, too; what asks for more
+        // than its share of it waits for the next.
+        let mut later = Vec::new();
+        while let Some(link) = self.scheduled.pop_front() {
+            if self.flush_link(io, link, now) == Flushed::More {
+                later.push(link);
+            }
+        }
+        for link in later {
+            self.schedule(link);
+        }
+        self.end_if_drained(io);
+        if self.scheduled.is_empty() {
+            Flushed::Idle
+        } else {
+            Flushed::More
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+}
+
+fn warn_starved() {
+    warn!("out of descriptors: accepting pauses");
+}
+
+/// How many connections one listener may take in a turn while links wait.
+const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// One read of a request head: nearly all fit, and the surplus that it may bring is one quantum.
+const SCRATCH: usize = 16 * 1024;

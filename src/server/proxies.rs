@@ -1,0 +1,268 @@
+//! Which listeners there are, whose they are, and which link serves them now.
+//!
+//! A proxy is either configured (`--proxy`: open as long as the server runs) or exposed (a client asked
+//! for it: open until its client was away for [`AWAY_MAX`]). A port belongs to the client that opened
+//! it first; a newer link of that client finds its proxies as they were.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use log::{info, warn};
+use slab::Slab;
+
+use super::{Owner, Server};
+use crate::{
+    clock::Now,
+    config::{ClientId, Kind, ProxyEntry, Spec},
+    key::Key,
+    reactor::{Deadline, Reactor, net::Net},
+    tunnel::{
+        control::{ProxyOpen, ProxyOpened},
+        ids::{ProxyId, Unique},
+    },
+};
+
+/// All proxies.
+#[derive(Default)]
+pub(super) struct Proxies {
+    slab: Slab<Proxy>,
+    made: Unique,
+}
+
+/// One listener and where it leads.
+pub(super) struct Proxy {
+    pub id: ProxyId,
+    pub client: ClientId,
+    pub spec: Spec,
+    pub address: SocketAddr,
+    /// The link that serves it now.
+    pub link: Option<u32>,
+    listener: Key,
+    origin: Origin,
+}
+
+/// Who asked for a proxy.
+enum Origin {
+    Configured,
+    /// A client; the timer runs while it is away.
+    Exposed(Option<Key>),
+}
+
+impl Proxies {
+    pub fn find(&self, proxy: u32) -> Option<&Proxy> {
+        self.slab.get(proxy as usize)
+    }
+
+    /// Opens a proxy that the server's own configuration asks for.
+    pub fn open_configured<N: Net>(
+        &mut self,
+        entry: &ProxyEntry,
+        bind: IpAddr,
+        io: &mut Reactor<N, Owner>,
+        now: Now,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        let address = entry.spec.address(bind);
+        self.open(
+            &entry.client,
+            &entry.spec,
+            address,
+            Origin::Configured,
+            None,
+            io,
+            now,
+        )
+        .map(|_| ())
+        .map_err(|error| (address, error))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of a new proxy")]
+    fn open<N: Net>(
+        &mut self,
+        client: &ClientId,
+        spec: &Spec,
+        address: SocketAddr,
+        origin: Origin,
+        link: Option<u32>,
+        io: &mut Reactor<N, Owner>,
+        now: Now,
+    ) -> io::Result<u32> {
+        let slot = self.slab.vacant_entry();
+        let proxy = slot.key() as u32;
+        let (listener, address) = io.listen(address, Owner::Proxy(proxy))?;
+        let id = ProxyId {
+            client: client.shared(),
+            port: address.port(),
+            made: self.made.after(now.unix.as_secs()),
+        };
+        match &spec.target {
+            Some(target) => info!("proxy {id}: {} on {address} to {target}", spec.kind),
+            None => info!("proxy {id}: {} on {address}", spec.kind),
+        }
+        let (client, spec) = (client.clone(), spec.clone());
+        slot.insert(Proxy {
+            id,
+            client,
+            spec,
+            address,
+            link,
+            listener,
+            origin,
+        });
+        Ok(proxy)
+    }
+
+    /// A client is there: its proxies are served by `link` from now on.
+    pub fn found(&mut self, client: &ClientId, link: u32) {
+        for (_, proxy) in &mut self.slab {
+            if proxy.client == *client {
+                proxy.link = Some(link);
+            }
+        }
+    }
+
+    /// A client is gone: its proxies wait for it, the exposed ones not for ever.
+    pub fn lost<N: Net>(&mut self, client: &ClientId, io: &mut Reactor<N, Owner>, now: Now) {
+        for (index, proxy) in &mut self.slab {
+            if proxy.client == *client {
+                proxy.link = None;
+                if let Origin::Exposed(away @ None) = &mut proxy.origin {
+                    let at = Deadline::At(now.instant + AWAY_MAX);
+                    *away = Some(io.timer(Owner::Away(index as u32), at));
+                }
+            }
+        }
+    }
+
+    /// Takes no more users anywhere.
+    pub fn close_listeners<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        for (_, proxy) in &mut self.slab {
+            io.close(proxy.listener);
+        }
+    }
+}
+
+impl Server {
+    /// A client asks for a listener: a new one, or one that it had before.
+    pub(super) fn open_exposed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        client: &ClientId,
+        open: ProxyOpen,
+        now: Now,
+    ) -> ProxyOpened {
+        let request = open.request;
+        match self.try_open_exposed(io, link, client, &open.spec, now) {
+            Ok(proxy) => {
+                let proxy = &self.proxies.slab[proxy as usize];
+                ProxyOpened {
+                    request,
+                    proxy_id: Some(proxy.id.to_string()),
+                    address: Some(proxy.address.to_string()),
+                    error: None,
+                }
+            }
+            Err(error) => {
+                warn!("link {client}: expose refused: {error}");
+                ProxyOpened {
+                    request,
+                    proxy_id: None,
+                    address: None,
+                    error: Some(error),
+                }
+            }
+        }
+    }
+
+    fn try_open_exposed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        client: &ClientId,
+        spec: &str,
+        now: Now,
+    ) -> Result<u32, String> {
+        if self.is_closing() {
+            return Err("the server is stopping".into());
+        }
+        let spec: Spec = spec.parse().map_err(|error| format!("{error}"))?;
+        let address = self
+            .config
+            .grant(client)
+            .listener(&spec)
+            .map_err(|refused| format!("{spec}: {refused}"))?;
+        let same = self.proxies.slab.iter_mut().find(|(_, proxy)| {
+            if spec.port == 0 {
+                // Any port was asked for: the same wish finds the port that it got before.
+                proxy.client == *client && proxy.spec == spec
+            } else {
+                proxy.address == address
+            }
+        });
+        if let Some((index, proxy)) = same {
+            if proxy.client != *client {
+                return Err(format!(
+                    "{spec}: {address} belongs to client {}",
+                    proxy.client
+                ));
+            }
+            let Origin::Exposed(away) = &mut proxy.origin else {
+                return Err(format!(
+                    "{spec}: {address} is a proxy of the server's configuration"
+                ));
+            };
+            if let Some(timer) = away.take() {
+                io.close(timer);
+            }
+            proxy.spec = spec;
+            proxy.link = Some(link);
+            return Ok(index as u32);
+        }
+        if self
+            .proxies
+            .slab
+            .iter()
+            .filter(|(_, proxy)| proxy.client == *client)
+            .count()
+            >= EXPOSED_PER_CLIENT_MAX
+        {
+            return Err(format!(
+                "{spec}: this client has {EXPOSED_PER_CLIENT_MAX} proxies already"
+            ));
+        }
+        let origin = Origin::Exposed(None);
+        self.proxies
+            .open(client, &spec, address, origin, Some(link), io, now)
+            .map_err(|error| format!("{spec}: cannot listen on {address}: {error}"))
+    }
+
+    /// An exposed proxy's client stayed away: its port is free again.
+    pub(super) fn proxy_abandoned<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
+        let Some(gone) = self.proxies.slab.try_remove(proxy as usize) else {
+            return;
+        };
+        info!(
+            "proxy {}: closed, its client was away for {AWAY_MAX:?}",
+            gone.id
+        );
+        io.close(gone.listener);
+        self.close_fronts_of(io, proxy);
+    }
+}
+
+impl Proxy {
+    /// Whether its users speak HTTP to the server.
+    pub fn is_http(&self) -> bool {
+        matches!(self.spec.kind, Kind::Http | Kind::Forward)
+    }
+}
+
+/// How long a client's exposed proxies wait for it: long enough for a restart and most outages of a
+/// provider, short enough that a port given up is free within a minute.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Listeners cost descriptors, which are for users; no known client needs a quarter of this.
+const EXPOSED_PER_CLIENT_MAX: usize = 1000;

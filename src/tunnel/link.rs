@@ -1,0 +1,490 @@
+//! The WebSocket of one link, and whether its peer is still there.
+//!
+//! It owns tungstenite's state and the liveness clock; it knows no frame. The socket is lent for each
+//! call.
+//!
+//! The kernel is read into one scratch buffer that all links share, and tungstenite is fed from it:
+//! its own buffer is zero-filled before every read and would cost each idle link its size.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
+};
+
+use crate::{
+    clock::Now,
+    key::Key,
+    tunnel::{
+        Sockets,
+        frame::{BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
+        mux::{Side, Violation},
+    },
+};
+
+/// A link after its upgrade.
+pub struct Link {
+    websocket: WebSocketContext,
+    liveness: Liveness,
+    /// Bytes read in this turn.
+    read: usize,
+    /// The turn's share was used up: there may be more to read, and no event will say so.
+    scheduled: bool,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("liveness", &self.liveness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a link is over.
+#[derive(Debug)]
+pub enum LinkError {
+    /// The peer said goodbye.
+    Closed(CloseReason, String),
+    /// The peer's socket ended without a goodbye.
+    Lost(io::Error),
+    /// Nothing was heard for too long.
+    Silent,
+    /// The peer's frames break the protocol.
+    Violation(Violation),
+    /// The peer breaks the WebSocket protocol, or what we take of it.
+    WebSocket(String),
+}
+
+/// Close codes of our own, in the range that RFC 6455 §7.4.2 leaves to applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// All is said.
+    Done,
+    /// The token was not proved.
+    WrongToken,
+    /// A newer link of the same client took over.
+    Replaced,
+    /// The peer broke the protocol.
+    Protocol,
+    /// Any other code.
+    Other(u16),
+}
+
+impl CloseReason {
+    fn code(self) -> u16 {
+        match self {
+            CloseReason::Done => 1000,
+            CloseReason::Protocol => 1002,
+            CloseReason::WrongToken => 4001,
+            CloseReason::Replaced => 4002,
+            CloseReason::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u16) -> CloseReason {
+        match code {
+            1000 => CloseReason::Done,
+            1002 => CloseReason::Protocol,
+            4001 => CloseReason::WrongToken,
+            4002 => CloseReason::Replaced,
+            code => CloseReason::Other(code),
+        }
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkError::Closed(_, text) if !text.is_empty() => write!(f, "closed by peer: {text}"),
+            LinkError::Closed(reason, _) => write!(f, "closed by peer, code {}", reason.code()),
+            LinkError::Lost(error) => write!(f, "connection lost: {error}"),
+            LinkError::Silent => f.write_str("no answer to ping"),
+            LinkError::Violation(violation) => write!(f, "peer broke the protocol: {violation}"),
+            LinkError::WebSocket(text) => write!(f, "peer broke the protocol: {text}"),
+        }
+    }
+}
+
+impl LinkError {
+    /// Whether the peer is to be told why, and what.
+    pub fn goodbye(&self) -> Option<(CloseReason, String)> {
+        match self {
+            LinkError::Violation(violation) => Some((CloseReason::Protocol, violation.to_string())),
+            LinkError::WebSocket(text) => Some((CloseReason::Protocol, text.clone())),
+            LinkError::Closed(..) | LinkError::Lost(_) | LinkError::Silent => None,
+        }
+    }
+}
+
+impl Link {
+    /// A link whose upgrade is done; `surplus` are the bytes that came behind its head. Until
+    /// [`Link::welcomed`] it takes messages of one control frame only.
+    pub fn new(side: Side, surplus: Vec<u8>, ping: Duration, pong: Duration, now: Now) -> Link {
+        let role = match side {
+            Side::Server => Role::Server,
+            Side::Client => Role::Client,
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            // Each message is written as it is made; what the kernel refuses waits here.
+            .write_buffer_size(0)
+            .max_write_buffer_size(BATCH_MAX + WRITE_SLACK)
+            .max_message_size(Some(HEADER_BYTES + CONTROL_MAX))
+            .max_frame_size(Some(HEADER_BYTES + CONTROL_MAX));
+        Link {
+            websocket: WebSocketContext::from_partially_read(surplus, role, Some(config)),
+            liveness: Liveness {
+                heard: now.instant,
+                pinged: None,
+                ping,
+                pong,
+            },
+            read: 0,
+            scheduled: false,
+        }
+    }
+
+    /// The peer has proved itself: whole batches are taken from now on.
+    pub fn welcomed(&mut self) {
+        self.websocket.set_config(|config| {
+            config.max_message_size = Some(BATCH_MAX);
+            config.max_frame_size = Some(BATCH_MAX);
+        });
+    }
+
+    /// The next message; `None` when there is no more for now, or this turn's share is used up.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn receive(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        key: Key,
+        scratch: &mut Scratch,
+        now: Now,
+    ) -> Result<Option<Bytes>, LinkError> {
+        let mut wire = Wire {
+            sockets,
+            key,
+            scratch: Some(scratch),
+            read: self.read,
+            cut: false,
+        };
+        let read_before = wire.read;
+        let outcome = loop {
+            match self.websocket.read(&mut wire) {
+                Ok(Message::Binary(bytes)) => break Ok(Some(bytes)),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(frame)) => {
+                    let (code, text) = frame.map_or((1005, String::new()), |frame| {
+                        (frame.code.into(), frame.reason.to_string())
+                    });
+                    break Err(LinkError::Closed(CloseReason::from_code(code), text));
+                }
+                Ok(Message::Text(_)) => {
+                    break Err(LinkError::WebSocket("text message, binary expected".into()));
+                }
+                Ok(Message::Frame(_)) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    break Ok(None);
+                }
+                Err(error) => break Err(link_error(error)),
+            }
+        };
+        if wire.read > read_before {
+            self.liveness.heard(now.instant);
+        }
+        self.read = wire.read;
+        if !matches!(outcome, Ok(Some(_))) {
+            self.scheduled = wire.cut;
+            self.read = 0;
+        }
+        outcome
+    }
+
+    /// Whether more may be there to read than this turn's share, so that no event will come for it.
+    pub fn is_scheduled(&self) -> bool {
+        self.scheduled
+    }
+
+    /// Sends the batch as one message. Only after [`Link::flush`] has said `true`.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn send(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        key: Key,
+        batch: &mut Batch,
+    ) -> Result<(), LinkError> {
+        let mut wire = Wire {
+            sockets,
+            key,
+            scratch: None,
+            read: 0,
+            cut: false,
+        };
+        written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))
+            .map(|_| ())
+    }
+
+    /// Writes what waits; whether all of it is with the kernel now.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn flush(&mut self, sockets: &mut dyn Sockets, key: Key) -> Result<bool, LinkError> {
+        let mut wire = Wire {
+            sockets,
+            key,
+            scratch: None,
+            read: 0,
+            cut: false,
+        };
+        written(self.websocket.flush(&mut wire))
+    }
+
+    /// When [`Link::timeout`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.liveness.deadline()
+    }
+
+    /// Asks a silent peer whether it is there, or finds that it has not answered. Harmless when
+    /// called early.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn timeout(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        key: Key,
+        now: Now,
+    ) -> Result<(), LinkError> {
+        match self.liveness.timeout(now.instant) {
+            Alive::Yes => Ok(()),
+            Alive::Ask => {
+                let mut wire = Wire {
+                    sockets,
+                    key,
+                    scratch: None,
+                    read: 0,
+                    cut: false,
+                };
+                written(self.websocket.write(&mut wire, Message::Ping(Bytes::new())))?;
+                self.flush(sockets, key).map(|_| ())
+            }
+            Alive::No => Err(LinkError::Silent),
+        }
+    }
+
+    /// Says goodbye, as far as the socket takes it at once.
+    pub fn close(&mut self, sockets: &mut dyn Sockets, key: Key, reason: CloseReason, text: &str) {
+        let mut wire = Wire {
+            sockets,
+            key,
+            scratch: None,
+            read: 0,
+            cut: false,
+        };
+        let mut end = text.len().min(CLOSE_TEXT_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let frame = CloseFrame {
+            code: CloseCode::from(reason.code()),
+            reason: text[..end].into(),
+        };
+        // Whether it gets through or not, the socket is closed next.
+        let _ = self.websocket.close(&mut wire, Some(frame));
+    }
+}
+
+/// Bytes read from a link's socket and not yet taken by its WebSocket: none between two links.
+pub struct Scratch {
+    bytes: Box<[u8]>,
+    filled: usize,
+    taken: usize,
+    of: Option<Key>,
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            bytes: vec![0; SCRATCH].into(),
+            filled: 0,
+            taken: 0,
+            of: None,
+        }
+    }
+}
+
+/// The link's socket, as tungstenite wants it.
+struct Wire<'a> {
+    sockets: &'a mut dyn Sockets,
+    key: Key,
+    /// Only while messages are read.
+    scratch: Option<&'a mut Scratch>,
+    read: usize,
+    /// The turn's share was used up.
+    cut: bool,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(scratch) = self.scratch.as_deref_mut() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        if scratch.of != Some(self.key) {
+            // What is left of another link is of a link that died while it was read.
+            *scratch = Scratch {
+                filled: 0,
+                taken: 0,
+                of: Some(self.key),
+                ..std::mem::take(scratch)
+            };
+        }
+        if scratch.taken == scratch.filled {
+            if self.read >= READ_PER_TURN_MAX {
+                self.cut = true;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            (scratch.taken, scratch.filled) = (0, 0);
+            let read = self.sockets.read(self.key, &mut scratch.bytes)?;
+            if read == 0 {
+                return Ok(0);
+            }
+            scratch.filled = read;
+            self.read += read;
+        }
+        let rest = &scratch.bytes[scratch.taken..scratch.filled];
+        let taken = rest.len().min(into.len());
+        into[..taken].copy_from_slice(&rest[..taken]);
+        scratch.taken += taken;
+        Ok(taken)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sockets.write(self.key, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether the peer is there.
+#[derive(Debug)]
+struct Liveness {
+    heard: Instant,
+    pinged: Option<Instant>,
+    ping: Duration,
+    pong: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Alive {
+    Yes,
+    Ask,
+    No,
+}
+
+impl Liveness {
+    fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.pinged {
+            Some(pinged) => pinged + self.pong,
+            None => self.heard + self.ping,
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) -> Alive {
+        if now < self.deadline() {
+            Alive::Yes
+        } else if self.pinged.is_some() {
+            Alive::No
+        } else {
+            self.pinged = Some(now);
+            Alive::Ask
+        }
+    }
+}
+
+/// Whether a write got through whole; a refused rest waits in tungstenite's buffer.
+fn written(outcome: Result<(), Error>) -> Result<bool, LinkError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(link_error(error)),
+    }
+}
+
+fn link_error(error: Error) -> LinkError {
+    match error {
+        Error::Io(error) => LinkError::Lost(error),
+        Error::ConnectionClosed | Error::AlreadyClosed => {
+            LinkError::Closed(CloseReason::Done, String::new())
+        }
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            LinkError::Lost(io::ErrorKind::UnexpectedEof.into())
+        }
+        error => LinkError::WebSocket(error.to_string()),
+    }
+}
+
+/// How much is read from one link in a turn while others wait.
+pub const READ_PER_TURN_MAX: usize = 256 * 1024;
+
+/// One whole batch with one system call.
+const SCRATCH: usize = 64 * 1024;
+
+/// What an idle link keeps for partial messages; it grows to a batch under load.
+const READ_BUFFER: usize = 1024;
+
+/// Room beside one batch for its WebSocket header, a ping, a pong and a close.
+const WRITE_SLACK: usize = 1024;
+
+/// RFC 6455 §5.5: a control frame's payload is at most 125 bytes, 2 of which are the code.
+const CLOSE_TEXT_MAX: usize = 123;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_peer_is_asked_once_and_then_given_up() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut liveness = Liveness {
+            heard: start,
+            pinged: None,
+            ping: Duration::from_secs(15),
+            pong: Duration::from_secs(10),
+        };
+        assert_eq!(liveness.timeout(at(14)), Alive::Yes);
+        assert_eq!(liveness.deadline(), at(15));
+        assert_eq!(liveness.timeout(at(15)), Alive::Ask);
+        assert_eq!(liveness.timeout(at(24)), Alive::Yes);
+        liveness.heard(at(24));
+        assert_eq!(liveness.deadline(), at(39), "any byte is an answer");
+        assert_eq!(liveness.timeout(at(39)), Alive::Ask);
+        assert_eq!(liveness.timeout(at(49)), Alive::No);
+    }
+
+    #[test]
+    fn close_codes_read_back() {
+        for code in 0..=5000 {
+            assert_eq!(CloseReason::from_code(code).code(), code);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The tunnel protocol, pure: bytes and time come as arguments, sockets are lent by name.
+//!
+//! ```text
+//! user or target socket                                                    link socket
+//!        |  read   +-------+ pending, body +-----+  frames  +-------+ message  |
+//!        +-------->| relay |-------------->| mux |--------->| batch |--------->+
+//!        |  write  | (two  |    slices     | (of |  frames  +-------+          |
+//!        +<--------| halves)|<-------------| one |<----------------------------+
+//!                  +-------+               | link)         link: WebSocket, liveness
+//!                                          +-----+
+//! ```
+//!
+//! - [`frame`]: the wire format; [`control`]: its JSON payloads; [`ids`]: the names people see.
+//! - [`window`]: credit, and the budget of all undelivered bytes.
+//! - [`relay`]: one stream's two halves; [`mux`]: the streams of one link.
+//! - [`upgrade`], [`proof`]: how a link begins; [`link`]: the WebSocket and its liveness.
+//! - [`Tunnel`]: a link and its mux, as a role drives them.
+
+pub mod control;
+pub mod frame;
+pub mod ids;
+pub mod link;
+pub mod mux;
+pub mod proof;
+pub mod relay;
+mod tail;
+pub mod upgrade;
+pub mod window;
+
+use std::io;
+
+use crate::{
+    clock::Now,
+    http::Source,
+    key::Key,
+    tunnel::{
+        frame::{BATCH_MAX, Batch, Message},
+        link::{Link, LinkError, Scratch},
+        mux::{Happened, Mux},
+        window::Budget,
+    },
+};
+
+/// The sockets behind the keys, lent for one call.
+///
+/// The same rules as for [`std::io`] on a non-blocking socket: `WouldBlock` is the only "not now",
+/// and a key whose socket is gone answers `NotConnected`.
+pub trait Sockets {
+    /// Reads what was [`Sockets::unread`] first, then from the network.
+    ///
+    /// # Errors
+    /// The socket's.
+    fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Gives bytes back, to be read again before anything else.
+    fn unread(&mut self, key: Key, bytes: &[u8]);
+
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// The socket's.
+    fn write(&mut self, key: Key, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Sends FIN.
+    fn shutdown(&mut self, key: Key);
+
+    /// What a read would find, without reading.
+    fn outlook(&mut self, key: Key) -> Outlook;
+}
+
+/// What a read would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing, as far as we were told.
+    Quiet,
+    /// Bytes.
+    Data,
+    /// The end of the stream.
+    End,
+    /// An error.
+    Failed,
+}
+
+/// One socket of many, as a source of a message's bytes.
+struct SocketSource<'a> {
+    sockets: &'a mut dyn Sockets,
+    key: Key,
+}
+
+impl Source for SocketSource<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.sockets.read(self.key, into)
+    }
+
+    fn unread(&mut self, surplus: &[u8]) {
+        self.sockets.unread(self.key, surplus);
+    }
+}
+
+/// What all links of a process share: there is one of each because there is one thread.
+pub struct Shared {
+    /// Undelivered bytes, and how many there may be.
+    pub budget: Budget,
+    batch: Batch,
+    scratch: Scratch,
+}
+
+impl Shared {
+    /// Shared state with a budget of `undelivered` bytes.
+    pub fn new(undelivered: usize) -> Shared {
+        Shared {
+            budget: Budget::new(undelivered),
+            batch: Batch::default(),
+            scratch: Scratch::default(),
+        }
+    }
+}
+
+/// What a turn's flush of one link came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Flush {
+    /// A stream needs its role; flush again afterwards.
+    Happened(Happened),
+    /// All that there was to say is with the kernel.
+    Idle,
+    /// The link's socket is full: its next writable event goes on.
+    Blocked,
+    /// It had its share of this turn.
+    More,
+}
+
+/// One link and the streams in it.
+///
+/// Driving it: after an event on its socket, [`Tunnel::receive`] until it answers `None`; at the end
+/// of every turn in which anything was scheduled or received, [`Tunnel::flush`] until it no longer
+/// answers `Happened`.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The link's socket.
+    pub key: Key,
+    /// The WebSocket.
+    pub link: Link,
+    /// Its streams.
+    pub mux: Mux,
+    message: Option<Message>,
+    /// A batch was begun and an event interrupted it.
+    filling: bool,
+    /// Bytes sent in this turn.
+    flushed: usize,
+}
+
+impl Tunnel {
+    /// Joins a link that was just upgraded with its (empty) mux.
+    pub fn new(key: Key, link: Link, mux: Mux) -> Tunnel {
+        Tunnel {
+            key,
+            link,
+            mux,
+            message: None,
+            filling: false,
+            flushed: 0,
+        }
+    }
+
+    /// Handles what has arrived, up to the next event that the role must see; `None`: nothing more
+    /// for now. At most [`link::READ_PER_TURN_MAX`] bytes a turn; [`Link::is_scheduled`] says if that
+    /// was why.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn receive(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        shared: &mut Shared,
+        now: Now,
+    ) -> Result<Option<Happened>, LinkError> {
+        loop {
+            if let Some(message) = &mut self.message {
+                let happened = self.mux.receive(message, sockets, &mut shared.budget, now);
+                if let Some(happened) = happened.map_err(LinkError::Violation)? {
+                    return Ok(Some(happened));
+                }
+                self.message = None;
+            }
+            let received = self
+                .link
+                .receive(sockets, self.key, &mut shared.scratch, now)?;
+            match received {
+                Some(bytes) => self.message = Some(Message::new(bytes)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Sends what the streams have to say, as far as the link takes it. After `Happened` it must be
+    /// called again before any other tunnel's, because the batch is shared.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn flush(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        shared: &mut Shared,
+        now: Now,
+    ) -> Result<Flush, LinkError> {
+        let Shared { budget, batch, .. } = shared;
+        loop {
+            if !self.filling {
+                // Nothing is read for a link that cannot take it: bytes wait in the kernel instead.
+                if !self.link.flush(sockets, self.key)? {
+                    self.flushed = 0;
+                    return Ok(Flush::Blocked);
+                }
+                if self.flushed >= WRITE_PER_TURN_MAX {
+                    self.flushed = 0;
+                    return Ok(if self.mux.has_work() {
+                        Flush::More
+                    } else {
+                        Flush::Idle
+                    });
+                }
+                batch.begin(if self.flushed == 0 {
+                    BATCH_FIRST
+                } else {
+                    BATCH_MAX
+                });
+                self.filling = true;
+            }
+            // An event does not end the batch: the role handles it and comes back to fill it up.
+            if let Some(happened) = self.mux.fill(batch, sockets, budget, now) {
+                return Ok(Flush::Happened(happened));
+            }
+            self.filling = false;
+            if batch.is_empty() {
+                self.flushed = 0;
+                return Ok(Flush::Idle);
+            }
+            self.flushed += batch.len();
+            self.link.send(sockets, self.key, batch)?;
+        }
+    }
+}
+
+/// The first batch of a turn is one quantum, so that a keystroke never waits behind more than this
+/// in our hands; later ones are longer, because a completed flush shows that the link is fast.
+const BATCH_FIRST: usize = 16 * 1024;
+
+/// How much one link may send in a turn while other links wait.
+const WRITE_PER_TURN_MAX: usize = 256 * 1024;

@@ -1,0 +1,875 @@
+//! The streams of one link: who may speak next, and who is meant.
+//!
+//! It owns the streams and their queues; it does not know the link, nor what a stream is for. A role
+//! opens streams and says what is readable; the mux fills batches and takes messages apart, and hands
+//! back, one at a time and in order, what the role must see ([`Happened`]).
+//!
+//! **Who speaks.** Control before data: credits and disconnects are marks on streams, never queued
+//! frames. Then data, round-robin, a quantum each while others wait, a whole batch when alone. A
+//! stream that was silent before (a keystroke) goes first, within half of the batch, so that it never
+//! waits for the bulk streams' turns and cannot starve them either.
+//!
+//! **Life of a stream.** It is live until its end, which is one of: both directions said FIN (raw),
+//! the response ended (HTTP), a disconnect arrived, or one was asked for. It leaves its role with
+//! [`Happened::Ended`] (or by [`Mux::disconnect`], which the role asked for itself), and the slab once
+//! its last frame is in a batch.
+//!
+//! Invariants ([`Mux::check_invariants`]): a stream is found by its id while it is live; `held` is the
+//! sum over the streams and was taken from the budget; a live stream's queue flag is set exactly when
+//! it stands in a queue.
+
+mod receive;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+pub use self::receive::Violation;
+use self::stream::{Life, Queued, Stream};
+use crate::{
+    clock::Now,
+    http::Body,
+    key::Key,
+    tunnel::{
+        Sockets,
+        control::{self, Disconnect, Goaway, How, ProxyConnect, Reason},
+        frame::{Batch, Flags, Kind, StreamId},
+        relay::{End, Filled, ReadFailure, Relay, WindowLimits},
+        window::{Budget, EARLY_MAX, Window},
+    },
+};
+
+/// Which end of the link this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Opens streams; its sockets are users'.
+    Server,
+    /// Its sockets are targets'.
+    Client,
+}
+
+/// Names a stream to its role. A stale one misses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    index: u32,
+    guard: u32,
+}
+
+/// Something that the role must see now, before the rest of the message.
+#[derive(Debug)]
+pub enum Happened {
+    /// A frame that concerns the link.
+    Control(Kind, Box<[u8]>),
+    /// The server opened a stream: dial, then [`Mux::adopt`] and [`Mux::connected`].
+    Opened(Handle, Box<ProxyConnect>),
+    /// The client has connected the stream's target.
+    Connected(u32),
+    /// The origin switched protocols; the stream is raw from here on.
+    Upgraded(u32),
+    /// The request of an HTTP exchange was completely sent.
+    RequestSent(u32),
+    /// One direction is over: nothing may stand still for long from now on.
+    HalfClosed(u32),
+    /// The stream is over and gone; its socket is the role's to dispose of.
+    Ended(u32, Ended),
+}
+
+/// How a stream ended, for its role and its log line.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// What ended it.
+    pub end: StreamEnd,
+    /// Payload bytes sent to the peer.
+    pub sent: u64,
+    /// Payload bytes delivered to the socket.
+    pub delivered: u64,
+    /// When it was opened.
+    pub opened: Instant,
+    /// The final response head has passed: no other answer may be given.
+    pub answered: bool,
+}
+
+/// What ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// Both directions of a raw stream were closed in order.
+    Closed,
+    /// The final response was sent or delivered whole.
+    Answered {
+        /// The user's connection may be kept.
+        keep: bool,
+        /// The request had been sent (server) or delivered (client) whole, too.
+        request_whole: bool,
+    },
+    /// The peer gave it up.
+    Disconnected(How, Reason),
+    /// Our own socket failed, or what it said breaks HTTP.
+    Failed(Reason),
+}
+
+/// What a new stream begins with.
+pub struct Opening {
+    /// The user's socket.
+    pub key: Key,
+    /// The role's own name for the stream.
+    pub owner: u32,
+    /// What the client must know.
+    pub connect: ProxyConnect,
+    /// Bytes that go first: a request head.
+    pub head: Vec<u8>,
+    /// What is read from the socket then.
+    pub body: Body,
+}
+
+/// The streams of one link.
+#[derive(Debug)]
+pub struct Mux {
+    side: Side,
+    streams: Slab<Stream>,
+    by_id: HashMap<StreamId, u32, BuildHasherDefault<IdHasher>>,
+    /// Link-level control frames: bounded by the proxies of a client, hello and goaway.
+    outbox: VecDeque<(Kind, Box<[u8]>)>,
+    /// Streams with marks.
+    marked: VecDeque<Handle>,
+    /// Streams with data that were silent before.
+    fresh: VecDeque<Handle>,
+    /// Streams with data that had a turn already.
+    waiting: VecDeque<Handle>,
+    /// Payload bytes of `fresh` streams in the present batch.
+    fresh_bytes: usize,
+    /// The highest id opened.
+    highest: u64,
+    /// Undelivered bytes of all streams.
+    held: usize,
+    window: WindowLimits,
+    peer_window: u32,
+}
+
+impl Mux {
+    /// An empty mux, the windows of whose streams begin and grow as `budget` allows, while those of
+    /// the peer begin at `peer_window` bytes.
+    pub fn new(side: Side, budget: &Budget, peer_window: u32) -> Mux {
+        Mux {
+            side,
+            streams: Slab::new(),
+            by_id: HashMap::default(),
+            outbox: VecDeque::new(),
+            marked: VecDeque::new(),
+            fresh: VecDeque::new(),
+            waiting: VecDeque::new(),
+            fresh_bytes: 0,
+            highest: 0,
+            held: 0,
+            window: WindowLimits {
+                initial: budget.window_initial(),
+                max: budget.window_max(),
+            },
+            peer_window,
+        }
+    }
+
+    /// The peer has said what its windows begin at, in bytes.
+    pub fn peer_window(&mut self, bytes: u32) {
+        self.peer_window = bytes;
+    }
+
+    /// Queues a frame that concerns the link. `payload` is JSON of at most
+    /// [`CONTROL_MAX`](super::frame::CONTROL_MAX) bytes.
+    pub fn control(&mut self, kind: Kind, payload: &impl serde::Serialize) {
+        let json = serde_json::to_vec(payload).expect("control payloads are plain data");
+        self.outbox.push_back((kind, json.into_boxed_slice()));
+    }
+
+    /// Says that no stream above the highest one was touched, and none will be.
+    pub fn goaway(&mut self) {
+        self.control(Kind::Goaway, &Goaway { last: self.highest });
+    }
+
+    /// Opens a stream (server).
+    pub fn open(&mut self, opening: Opening, budget: &mut Budget, now: Now) -> Handle {
+        let Opening {
+            key,
+            owner,
+            connect,
+            head,
+            body,
+        } = opening;
+        let raw = connect.request.is_none();
+        self.highest += 1;
+        let id = StreamId(self.highest);
+        let end = if raw { Flags::FIN } else { Flags::MESSAGE_END };
+        let window = Window::new(self.window.initial, self.window.initial);
+        let relay = Relay::new(Some((body, end)), EARLY_MAX.min(self.peer_window), window);
+        let mut stream = Stream::new(id, relay, raw, now.instant);
+        stream.key = Some(key);
+        stream.owner = owner;
+        stream.connect = Some(Box::new(connect));
+        stream.relay.send(&head, false, now.instant);
+        let handle = self.insert(stream);
+        self.settle(handle.index, 0, budget);
+        // Its first bytes follow its proxy_connect, in the same message.
+        self.mark(handle);
+        self.schedule(handle);
+        handle
+    }
+
+    /// Tells whose stream it is (client).
+    pub fn adopt(&mut self, handle: Handle, owner: u32) {
+        if let Some(stream) = self.stream(handle) {
+            stream.owner = owner;
+        }
+    }
+
+    /// The target is connected (client): says so, opens the whole window and delivers what waits. A
+    /// raw stream's socket is read from now on.
+    ///
+    /// The stream may end by this; the event says so.
+    #[must_use]
+    pub fn connected(
+        &mut self,
+        handle: Handle,
+        key: Key,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        let stream = self.stream(handle)?;
+        stream.key = Some(key);
+        stream.marks.connected = true;
+        if stream.raw {
+            stream.relay.open(Body::raw(), Flags::FIN);
+        }
+        self.mark(handle);
+        self.schedule(handle);
+        self.writable(handle, sockets, budget, now)
+    }
+
+    /// Sends bytes of the stream that its role made, before anything that is read: a response head.
+    pub fn send(
+        &mut self,
+        handle: Handle,
+        bytes: &[u8],
+        final_head: bool,
+        budget: &mut Budget,
+        now: Now,
+    ) {
+        let Some(stream) = self.stream(handle) else {
+            return;
+        };
+        let before = stream.relay.held();
+        stream.relay.send(bytes, final_head, now.instant);
+        self.settle(handle.index, before, budget);
+        self.schedule(handle);
+    }
+
+    /// The head is sent; from now on the socket is read through `body`, at whose end the user's
+    /// connection may be kept or not (client).
+    pub fn respond(&mut self, handle: Handle, body: Body, keep: bool) {
+        let Some(stream) = self.stream(handle) else {
+            return;
+        };
+        let end = Flags::MESSAGE_END.with(if keep { Flags::KEEP } else { Flags::NONE });
+        stream.relay.open(body, end);
+        self.schedule(handle);
+    }
+
+    /// The origin has switched protocols (client): says so before anything else of this stream; both
+    /// directions are raw from here on.
+    pub fn upgrade(&mut self, handle: Handle) {
+        let Some(stream) = self.stream(handle) else {
+            return;
+        };
+        stream.raw = true;
+        stream.marks.upgraded = true;
+        stream.relay.upgrade();
+        self.mark(handle);
+        self.schedule(handle);
+    }
+
+    /// Gives a stream up. Its role has done with it: no event will name it again.
+    pub fn disconnect(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) {
+        if self.stream(handle).is_some() {
+            self.close(handle, how, reason, budget);
+        }
+    }
+
+    /// The stream's socket may have bytes to read.
+    pub fn schedule(&mut self, handle: Handle) {
+        let Some(stream) = self.stream(handle) else {
+            return;
+        };
+        if stream.queued == Queued::No && !stream.relay.is_sent() {
+            stream.queued = Queued::Fresh;
+            self.fresh.push_back(handle);
+        }
+    }
+
+    /// The stream's socket may take bytes.
+    #[must_use]
+    pub fn writable(
+        &mut self,
+        handle: Handle,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        let stream = self.stream(handle)?;
+        let key = stream.key?;
+        let before = stream.relay.held();
+        let drained = stream.relay.drain(key, sockets, now.instant);
+        self.settle(handle.index, before, budget);
+        if drained.is_err() {
+            return self.write_failed(handle, budget);
+        }
+        self.credit_if_due(handle, budget);
+        self.finish_inbound(handle, sockets, budget)
+    }
+
+    /// The stream's socket has a pending error. What it still holds is read first, as far as there is
+    /// credit for it; a stream that reads no more ends here.
+    #[must_use]
+    pub fn socket_failed(&mut self, handle: Handle, budget: &mut Budget) -> Option<Happened> {
+        let reason = self.reset_reason();
+        let stream = self.stream(handle)?;
+        if stream.relay.is_sent() {
+            return Some(self.fail(handle, How::Abort, reason, budget));
+        }
+        self.schedule(handle);
+        None
+    }
+
+    /// Whether the request of this stream was delivered (client) or sent (server) whole.
+    pub fn is_request_whole(&mut self, handle: Handle) -> bool {
+        let side = self.side;
+        self.stream(handle).is_some_and(|stream| match side {
+            Side::Server => stream.relay.is_sent(),
+            Side::Client => stream.relay.is_delivered(),
+        })
+    }
+
+    /// Whether the peer has said that the request is complete, delivered or not (client).
+    pub fn is_request_told(&mut self, handle: Handle) -> bool {
+        self.stream(handle)
+            .is_some_and(|stream| stream.relay.is_told())
+    }
+
+    /// Whether the stream waits for the peer's credit: its socket is not to blame for standing still.
+    pub fn is_starved(&mut self, handle: Handle) -> bool {
+        self.stream(handle)
+            .is_some_and(|stream| stream.relay.is_starved())
+    }
+
+    /// Whether received bytes of the stream wait for its socket.
+    pub fn has_tail(&mut self, handle: Handle) -> bool {
+        self.stream(handle)
+            .is_some_and(|stream| stream.relay.tail_len() > 0)
+    }
+
+    /// Whether [`Mux::fill`] has anything to do.
+    pub fn has_work(&self) -> bool {
+        !(self.outbox.is_empty()
+            && self.marked.is_empty()
+            && self.fresh.is_empty()
+            && self.waiting.is_empty())
+    }
+
+    /// Undelivered bytes of all its streams.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many streams there are, those included whose last frame is not yet sent.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// The link is gone: forgets all streams and gives the role each one's owner and story.
+    pub fn end_all(&mut self, reason: Reason, budget: &mut Budget) -> Vec<(u32, Ended)> {
+        budget.release(self.held);
+        self.held = 0;
+        self.by_id.clear();
+        let how = StreamEnd::Disconnected(How::Abort, reason);
+        self.streams
+            .drain()
+            .filter(|stream| stream.life == Life::Live)
+            .map(|stream| (stream.owner, stream.ended(how)))
+            .collect()
+    }
+
+    /// Resets the stream that holds most of those whose reader has stood still for
+    /// [`STALL_MAX`]; `None` when there is none.
+    pub fn shed(&mut self, budget: &mut Budget, now: Now) -> Option<Happened> {
+        let (index, _) =
+            self.streams
+                .iter()
+                .filter(|(_, stream)| {
+                    stream.relay.tail_moved().is_some_and(|moved| {
+                        now.instant.saturating_duration_since(moved) >= STALL_MAX
+                    })
+                })
+                .max_by_key(|(_, stream)| stream.relay.tail_len())?;
+        let handle = self.handle(index as u32);
+        Some(self.fail(handle, How::Abort, Reason::Stalled, budget))
+    }
+
+    /// Puts what there is to say into `batch`, up to an event that the role must see (then it comes
+    /// back with the same batch); `None`: the batch is full, or nothing is left.
+    #[must_use]
+    pub fn fill(
+        &mut self,
+        batch: &mut Batch,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        if batch.is_empty() {
+            self.fresh_bytes = 0;
+        }
+        while let Some((kind, payload)) = self.outbox.front() {
+            if !batch.push(StreamId::LINK, *kind, payload) {
+                return None;
+            }
+            self.outbox.pop_front();
+        }
+        loop {
+            // Marks first, those included that the last frame set.
+            while let Some(&handle) = self.marked.front() {
+                if !self.fill_marks(handle, batch, budget) {
+                    return None;
+                }
+                self.marked.pop_front();
+            }
+            if batch.room() < Body::ROOM_MIN {
+                return None;
+            }
+            let (handle, queued) = self.next(batch)?;
+            let happened = self.fill_stream(handle, queued, batch, sockets, budget, now);
+            if happened.is_some() {
+                return happened;
+            }
+        }
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self, batch: &Batch) -> Option<(Handle, Queued)> {
+        loop {
+            let fresh_first = self.waiting.is_empty() || self.fresh_bytes < batch.limit() / 2;
+            let (first, second) = if fresh_first {
+                (&mut self.fresh, &mut self.waiting)
+            } else {
+                (&mut self.waiting, &mut self.fresh)
+            };
+            let handle = first.pop_front().or_else(|| second.pop_front())?;
+            if let Some(stream) = self.any_stream(handle) {
+                return Some((handle, std::mem::replace(&mut stream.queued, Queued::No)));
+            }
+        }
+    }
+
+    fn fill_stream(
+        &mut self,
+        handle: Handle,
+        queued: Queued,
+        batch: &mut Batch,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        let alone = self.fresh.is_empty() && self.waiting.is_empty();
+        let stream = self.any_stream(handle)?;
+        let id = stream.id;
+        let room = if alone {
+            batch.room()
+        } else {
+            batch.room().min(QUANTUM)
+        };
+        let before = stream.relay.held();
+        let filled = stream.relay.fill(
+            &mut batch.payload()[..room],
+            stream.key,
+            sockets,
+            now.instant,
+        );
+        let stays = matches!(filled, Filled::Frame { .. }) && !stream.relay.is_sent();
+        if stays {
+            stream.queued = Queued::Waiting;
+        }
+        let closing = stream.life != Life::Live && !stream.relay.has_pending();
+        self.settle(handle.index, before, budget);
+        if stays {
+            self.waiting.push_back(handle);
+        }
+        match filled {
+            Filled::Frame { length, flags } => {
+                batch.seal(id, Kind::ProxyData, flags, length);
+                if queued == Queued::Fresh {
+                    self.fresh_bytes += length;
+                }
+                if closing {
+                    self.mark(handle);
+                    return None;
+                }
+                self.sent(handle, flags, budget)
+            }
+            Filled::Idle => {
+                if closing {
+                    self.mark(handle);
+                }
+                None
+            }
+            Filled::Failed { reason, visible } => {
+                let stream = self.stream(handle)?;
+                // What the user has must look cut off, not complete.
+                let how = if stream.answered && visible {
+                    How::Orderly
+                } else {
+                    How::Abort
+                };
+                let reason = match (self.side, reason) {
+                    (Side::Server, ReadFailure::Malformed(_)) => Reason::BadRequest,
+                    (Side::Server, _) => Reason::UserReset,
+                    (Side::Client, ReadFailure::Malformed(_)) => Reason::BadResponse,
+                    (Side::Client, ReadFailure::Truncated) => Reason::OriginClosed,
+                    (Side::Client, ReadFailure::Socket) => Reason::TargetReset,
+                };
+                Some(self.fail(handle, how, reason, budget))
+            }
+        }
+    }
+
+    /// A frame with `flags` is in the batch.
+    fn sent(&mut self, handle: Handle, flags: Flags, budget: &mut Budget) -> Option<Happened> {
+        let side = self.side;
+        let stream = self.stream(handle)?;
+        let owner = stream.owner;
+        if flags.has(Flags::FINAL) {
+            stream.answered = true;
+        }
+        if flags.has(Flags::FIN) {
+            if stream.relay.is_broken() {
+                // Its socket takes nothing, and now has nothing more to say.
+                let reason = self.reset_reason();
+                return Some(self.fail(handle, How::Orderly, reason, budget));
+            }
+            if stream.relay.is_inbound_over() {
+                return Some(self.remove(handle, StreamEnd::Closed, budget));
+            }
+            return Some(Happened::HalfClosed(owner));
+        }
+        if flags.has(Flags::MESSAGE_END) {
+            if side == Side::Server {
+                return Some(Happened::RequestSent(owner));
+            }
+            let request_whole = stream.relay.is_delivered();
+            let end = StreamEnd::Answered {
+                keep: flags.has(Flags::KEEP),
+                request_whole,
+            };
+            return Some(self.remove(handle, end, budget));
+        }
+        None
+    }
+
+    /// Writes a stream's marks; `false` when the batch is full.
+    fn fill_marks(&mut self, handle: Handle, batch: &mut Batch, budget: &mut Budget) -> bool {
+        let pressure = budget.pressure();
+        let Some(stream) = self.any_stream(handle) else {
+            return true;
+        };
+        let id = stream.id;
+        if let Some(connect) = &stream.connect {
+            let Ok(length) = control::encode(connect, batch.payload()) else {
+                return false;
+            };
+            batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
+            stream.connect = None;
+        }
+        if stream.marks.connected {
+            if !batch.push(id, Kind::ProxyConnected, &[]) {
+                return false;
+            }
+            stream.marks.connected = false;
+            stream.relay.window().open(EARLY_MAX);
+        }
+        if stream.marks.upgraded {
+            if !batch.push(id, Kind::ProxyUpgraded, &[]) {
+                return false;
+            }
+            stream.marks.upgraded = false;
+        }
+        if let Life::Closing(disconnect) = stream.life {
+            if stream.relay.has_pending() {
+                // Orderly: after its data; it is marked again then.
+                stream.marks.queued = false;
+                return true;
+            }
+            let Ok(length) = control::encode(&disconnect, batch.payload()) else {
+                return false;
+            };
+            batch.seal(id, Kind::ProxyDisconnect, Flags::NONE, length);
+            self.streams.remove(handle.index as usize);
+            return true;
+        }
+        let due = stream.relay.due(pressure);
+        if due > 0 {
+            if !batch.push(id, Kind::ProxyCredit, &due.to_be_bytes()) {
+                return false;
+            }
+            stream.relay.window().grant(due);
+        }
+        stream.marks.queued = false;
+        true
+    }
+
+    /// What the far side had to say is over, if it is and all of it was delivered.
+    fn finish_inbound(
+        &mut self,
+        handle: Handle,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+    ) -> Option<Happened> {
+        let side = self.side;
+        let stream = self.stream(handle)?;
+        let (key, owner) = (stream.key?, stream.owner);
+        let sent = stream.relay.is_sent();
+        match stream.relay.take_end()? {
+            End::Fin => {
+                sockets.shutdown(key);
+                if sent {
+                    return Some(self.remove(handle, StreamEnd::Closed, budget));
+                }
+                Some(Happened::HalfClosed(owner))
+            }
+            End::Message { keep } if side == Side::Server => {
+                let end = StreamEnd::Answered {
+                    keep,
+                    request_whole: sent,
+                };
+                Some(self.remove(handle, end, budget))
+            }
+            End::Message { .. } => None,
+            End::Disconnect(reason) => {
+                let end = StreamEnd::Disconnected(How::Orderly, reason);
+                Some(self.remove(handle, end, budget))
+            }
+        }
+    }
+
+    /// Writing to the stream's socket failed.
+    fn write_failed(&mut self, handle: Handle, budget: &mut Budget) -> Option<Happened> {
+        let reason = self.reset_reason();
+        let side = self.side;
+        let stream = self.stream(handle)?;
+        if side == Side::Server && !stream.raw {
+            return Some(self.fail(handle, How::Abort, reason, budget));
+        }
+        if stream.relay.is_sent() {
+            return Some(self.fail(handle, How::Orderly, reason, budget));
+        }
+        // Only this half is over: the socket is read to its end before the stream is given up.
+        None
+    }
+
+    fn reset_reason(&self) -> Reason {
+        match self.side {
+            Side::Server => Reason::UserReset,
+            Side::Client => Reason::TargetReset,
+        }
+    }
+
+    fn credit_if_due(&mut self, handle: Handle, budget: &Budget) {
+        if let Some(stream) = self.stream(handle)
+            && stream.relay.due(budget.pressure()) > 0
+        {
+            self.mark(handle);
+        }
+    }
+
+    /// Ends a stream by a fault of its own socket: tells the peer and the role.
+    fn fail(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) -> Happened {
+        let stream = &self.streams[handle.index as usize];
+        let happened = Happened::Ended(stream.owner, stream.ended(StreamEnd::Failed(reason)));
+        self.close(handle, how, reason, budget);
+        happened
+    }
+
+    /// Ends a stream whose end the peer knows already.
+    fn remove(&mut self, handle: Handle, end: StreamEnd, budget: &mut Budget) -> Happened {
+        let stream = self.streams.remove(handle.index as usize);
+        self.by_id.remove(&stream.id);
+        let held = stream.relay.held();
+        self.held -= held;
+        budget.release(held);
+        Happened::Ended(stream.owner, stream.ended(end))
+    }
+
+    /// Ends a stream whose end the peer must be told.
+    fn close(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) {
+        let stream = &mut self.streams[handle.index as usize];
+        self.by_id.remove(&stream.id);
+        let before = stream.relay.held();
+        match how {
+            How::Orderly => stream.relay.stop_receiving(),
+            How::Abort => stream.relay.discard(),
+        }
+        stream.key = None;
+        stream.life = Life::Closing(Disconnect { how, reason });
+        let announced = stream.connect.is_none();
+        self.settle(handle.index, before, budget);
+        if announced {
+            self.mark(handle);
+        } else {
+            // The peer never heard of it.
+            let stream = self.streams.remove(handle.index as usize);
+            let held = stream.relay.held();
+            self.held -= held;
+            budget.release(held);
+        }
+    }
+
+    fn insert(&mut self, stream: Stream) -> Handle {
+        let id = stream.id;
+        let index = self.streams.insert(stream) as u32;
+        self.by_id.insert(id, index);
+        Handle {
+            index,
+            guard: id.0 as u32,
+        }
+    }
+
+    fn handle(&self, index: u32) -> Handle {
+        Handle {
+            index,
+            guard: self.streams[index as usize].id.0 as u32,
+        }
+    }
+
+    /// The live stream of that name.
+    fn stream(&mut self, handle: Handle) -> Option<&mut Stream> {
+        self.any_stream(handle)
+            .filter(|stream| stream.life == Life::Live)
+    }
+
+    /// The stream of that name, live or about to leave.
+    fn any_stream(&mut self, handle: Handle) -> Option<&mut Stream> {
+        self.streams
+            .get_mut(handle.index as usize)
+            .filter(|stream| stream.id.0 as u32 == handle.guard)
+    }
+
+    fn mark(&mut self, handle: Handle) {
+        if let Some(stream) = self.any_stream(handle)
+            && !std::mem::replace(&mut stream.marks.queued, true)
+        {
+            self.marked.push_back(handle);
+        }
+    }
+
+    /// Brings the ledger up to date after a relay's bytes have changed from `before`.
+    fn settle(&mut self, index: u32, before: usize, budget: &mut Budget) {
+        let after = self.streams[index as usize].relay.held();
+        if after >= before {
+            self.held += after - before;
+            budget.take(after - before);
+        } else {
+            self.held -= before - after;
+            budget.release(before - after);
+        }
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&self) {
+        let mut held = 0;
+        for (index, stream) in &self.streams {
+            let handle = self.handle(index as u32);
+            stream.relay.check_invariants();
+            held += stream.relay.held();
+            let live = stream.life == Life::Live;
+            assert_eq!(
+                self.by_id.get(&stream.id),
+                live.then_some(&(index as u32)),
+                "a stream is found by its id while it is live"
+            );
+            let in_queue =
+                |queue: &VecDeque<Handle>| queue.iter().filter(|queued| **queued == handle).count();
+            let expected = match stream.queued {
+                Queued::No => (0, 0),
+                Queued::Fresh => (1, 0),
+                Queued::Waiting => (0, 1),
+            };
+            assert_eq!(
+                (in_queue(&self.fresh), in_queue(&self.waiting)),
+                expected,
+                "queue flag"
+            );
+            assert_eq!(
+                in_queue(&self.marked),
+                usize::from(stream.marks.queued),
+                "mark flag"
+            );
+        }
+        assert_eq!(held, self.held, "the ledger agrees with the streams");
+        assert!(
+            self.by_id.len() <= self.streams.len(),
+            "no id without its stream"
+        );
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Frame(error) => error.fmt(f),
+            Violation::Sender(kind) => write!(f, "{} from the wrong side", kind.name()),
+            Violation::Unopened(kind, id) => {
+                write!(f, "{} for stream {id}, which was never opened", kind.name())
+            }
+            Violation::Overspent(id) => write!(f, "stream {id}: data beyond its credit"),
+            Violation::AfterEnd(id) => write!(f, "stream {id}: data after its end"),
+            Violation::Unexpected(kind, id) => {
+                write!(f, "stream {id}: unexpected {}", kind.name())
+            }
+            Violation::Payload(kind) => write!(f, "{} with a malformed payload", kind.name()),
+        }
+    }
+}
+
+/// Stream ids are dense and given by the server: one multiplication spreads them.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 / golden ratio: Knuth's multiplicative hashing, the high bits are the good ones.
+        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+    }
+}
+
+/// What a stream may send in one go while others wait: four turns to a full batch.
+const QUANTUM: usize = 16 * 1024;
+
+/// A reader that took no byte for so long may be given up when memory has run out.
+pub const STALL_MAX: Duration = Duration::from_secs(10);

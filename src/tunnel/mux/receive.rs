@@ -1,0 +1,269 @@
+//! The receiving half of the mux: takes messages apart and gives each frame to its stream.
+//!
+//! What the peer may say, and when, is decided here alone; all that breaks the protocol is a
+//! [`Violation`], which closes the link.
+
+use crate::{
+    clock::Now,
+    tunnel::{
+        Sockets,
+        control::{Disconnect, How, ProxyConnect},
+        frame::{Flags, FrameError, Kind, Message, StreamId},
+        mux::{Handle, Happened, Life, Mux, Side, StreamEnd, stream::Stream},
+        relay::{End, Relay},
+        window::{Budget, EARLY_MAX, Window},
+    },
+};
+
+/// How the peer broke the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// The message is no batch of frames.
+    Frame(FrameError),
+    /// A frame of this kind may not come from that side.
+    Sender(Kind),
+    /// A frame for a stream above the highest opened.
+    Unopened(Kind, StreamId),
+    /// More data than there was credit for.
+    Overspent(StreamId),
+    /// Data after FIN or MESSAGE_END.
+    AfterEnd(StreamId),
+    /// A frame that this stream's state has no place for.
+    Unexpected(Kind, StreamId),
+    /// A payload that is not what its kind has.
+    Payload(Kind),
+}
+
+impl Mux {
+    /// Takes a message apart, up to an event that the role must see; `None`: it is done with.
+    ///
+    /// # Errors
+    /// The peer has broken the protocol.
+    pub fn receive(
+        &mut self,
+        message: &mut Message,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Result<Option<Happened>, Violation> {
+        while let Some(frame) = message.frame().map_err(Violation::Frame)? {
+            let (kind, id) = (frame.kind, frame.stream);
+            self.check_sender(kind)?;
+            if is_of_link(kind) {
+                if id != StreamId::LINK {
+                    return Err(Violation::Unexpected(kind, id));
+                }
+                return Ok(Some(Happened::Control(kind, frame.payload.into())));
+            }
+            if kind == Kind::ProxyConnect {
+                return self.receive_connect(id, frame.payload, now).map(Some);
+            }
+            let Some(&index) = self.by_id.get(&id) else {
+                if id == StreamId::LINK || id.0 > self.highest {
+                    return Err(Violation::Unopened(kind, id));
+                }
+                // It was opened and is gone: its last frames and our reset have crossed.
+                continue;
+            };
+            let handle = self.handle(index);
+            let owner = self.streams[index as usize].owner;
+            let happened = match kind {
+                Kind::ProxyData => {
+                    self.receive_data(handle, frame.flags, frame.payload, sockets, budget, now)?
+                }
+                Kind::ProxyCredit => {
+                    let bytes = frame
+                        .payload
+                        .try_into()
+                        .map_err(|_| Violation::Payload(kind))?;
+                    self.receive_credit(handle, u32::from_be_bytes(bytes))?;
+                    None
+                }
+                Kind::ProxyConnected => {
+                    self.receive_connected(handle)?;
+                    Some(Happened::Connected(owner))
+                }
+                Kind::ProxyUpgraded => {
+                    self.receive_upgraded(handle)?;
+                    Some(Happened::Upgraded(owner))
+                }
+                Kind::ProxyDisconnect => {
+                    let disconnect = serde_json::from_slice(frame.payload)
+                        .map_err(|_| Violation::Payload(kind))?;
+                    self.receive_disconnect(handle, disconnect, sockets, budget)
+                }
+                Kind::Hello
+                | Kind::Welcome
+                | Kind::ProxyOpen
+                | Kind::ProxyOpened
+                | Kind::Goaway
+                | Kind::ProxyConnect => None,
+            };
+            if happened.is_some() {
+                return Ok(happened);
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_sender(&self, kind: Kind) -> Result<(), Violation> {
+        let from = match kind {
+            Kind::Hello | Kind::ProxyOpen | Kind::ProxyConnected | Kind::ProxyUpgraded => {
+                Side::Client
+            }
+            Kind::Welcome | Kind::ProxyOpened | Kind::ProxyConnect => Side::Server,
+            Kind::ProxyData | Kind::ProxyCredit | Kind::ProxyDisconnect | Kind::Goaway => {
+                return Ok(());
+            }
+        };
+        if from == self.side {
+            Err(Violation::Sender(kind))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn receive_connect(
+        &mut self,
+        id: StreamId,
+        payload: &[u8],
+        now: Now,
+    ) -> Result<Happened, Violation> {
+        if id.0 <= self.highest {
+            return Err(Violation::Unexpected(Kind::ProxyConnect, id));
+        }
+        let connect: Box<ProxyConnect> =
+            serde_json::from_slice(payload).map_err(|_| Violation::Payload(Kind::ProxyConnect))?;
+        self.highest = id.0;
+        let raw = connect.request.is_none();
+        let early = EARLY_MAX.min(self.window.initial);
+        let window = Window::new(self.window.initial, early);
+        let relay = Relay::new(None, self.peer_window, window);
+        let handle = self.insert(Stream::new(id, relay, raw, now.instant));
+        Ok(Happened::Opened(handle, connect))
+    }
+
+    fn receive_data(
+        &mut self,
+        handle: Handle,
+        flags: Flags,
+        payload: &[u8],
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Result<Option<Happened>, Violation> {
+        let side = self.side;
+        let limits = self.window;
+        let stream = &mut self.streams[handle.index as usize];
+        let id = stream.id;
+        if !stream.relay.is_receiving() {
+            return Err(Violation::AfterEnd(id));
+        }
+        let end = match (flags.has(Flags::FIN), flags.has(Flags::MESSAGE_END)) {
+            (false, false) => None,
+            (true, false) if stream.raw => Some(End::Fin),
+            (false, true) if !stream.raw => Some(End::Message {
+                keep: flags.has(Flags::KEEP),
+            }),
+            _ => return Err(Violation::Unexpected(Kind::ProxyData, id)),
+        };
+        if flags.has(Flags::FINAL) {
+            if side == Side::Client || stream.raw || stream.answered {
+                return Err(Violation::Unexpected(Kind::ProxyData, id));
+            }
+            stream.answered = true;
+        }
+        stream
+            .relay
+            .window()
+            .receive(payload.len())
+            .map_err(|_| Violation::Overspent(id))?;
+        let before = stream.relay.held();
+        let delivered = stream
+            .relay
+            .deliver(payload, stream.key, sockets, limits, now.instant);
+        if let Some(end) = end {
+            stream.relay.end(end);
+        }
+        self.settle(handle.index, before, budget);
+        if delivered.is_err() {
+            return Ok(self.write_failed(handle, budget));
+        }
+        self.credit_if_due(handle, budget);
+        Ok(self.finish_inbound(handle, sockets, budget))
+    }
+
+    fn receive_credit(&mut self, handle: Handle, bytes: u32) -> Result<(), Violation> {
+        let stream = &mut self.streams[handle.index as usize];
+        stream
+            .relay
+            .credit()
+            .add(bytes)
+            .map_err(|_| Violation::Overspent(stream.id))?;
+        self.schedule(handle);
+        Ok(())
+    }
+
+    fn receive_connected(&mut self, handle: Handle) -> Result<(), Violation> {
+        let rest = self.peer_window.saturating_sub(EARLY_MAX);
+        let stream = &mut self.streams[handle.index as usize];
+        let id = stream.id;
+        if std::mem::replace(&mut stream.peer_connected, true) {
+            return Err(Violation::Unexpected(Kind::ProxyConnected, id));
+        }
+        stream
+            .relay
+            .credit()
+            .add(rest)
+            .map_err(|_| Violation::Overspent(id))?;
+        self.schedule(handle);
+        Ok(())
+    }
+
+    fn receive_upgraded(&mut self, handle: Handle) -> Result<(), Violation> {
+        let stream = &mut self.streams[handle.index as usize];
+        // The client may say so once, after the request, instead of a final response.
+        if stream.raw || stream.answered || !stream.relay.is_sent() {
+            return Err(Violation::Unexpected(Kind::ProxyUpgraded, stream.id));
+        }
+        stream.raw = true;
+        stream.answered = true;
+        stream.relay.upgrade();
+        self.schedule(handle);
+        Ok(())
+    }
+
+    fn receive_disconnect(
+        &mut self,
+        handle: Handle,
+        Disconnect { how, reason }: Disconnect,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+    ) -> Option<Happened> {
+        let stream = &mut self.streams[handle.index as usize];
+        debug_assert_eq!(
+            stream.life,
+            Life::Live,
+            "only live streams are found by their id"
+        );
+        if how == How::Abort || stream.key.is_none() || stream.relay.is_inbound_over() {
+            return Some(self.remove(handle, StreamEnd::Disconnected(how, reason), budget));
+        }
+        let before = stream.relay.held();
+        stream.relay.stop_sending();
+        stream.relay.end(End::Disconnect(reason));
+        let owner = stream.owner;
+        self.settle(handle.index, before, budget);
+        // If its socket does not take the rest at once, it must not take for ever.
+        self.finish_inbound(handle, sockets, budget)
+            .or(Some(Happened::HalfClosed(owner)))
+    }
+}
+
+/// Frames that concern the whole link.
+fn is_of_link(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Hello | Kind::Welcome | Kind::ProxyOpen | Kind::ProxyOpened | Kind::Goaway
+    )
+}

@@ -1,0 +1,90 @@
+//! What the mux keeps of one stream.
+
+use std::time::Instant;
+
+use crate::{
+    key::Key,
+    tunnel::{
+        control::{Disconnect, ProxyConnect},
+        frame::StreamId,
+        mux::{Ended, StreamEnd},
+        relay::Relay,
+    },
+};
+
+/// One stream. There may be a hundred thousand of them: its size is asserted in the tests.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub id: StreamId,
+    /// The role's own name for it.
+    pub owner: u32,
+    /// Its socket; `None` while the target is dialled, and once the stream is closing.
+    pub key: Option<Key>,
+    pub life: Life,
+    pub queued: Queued,
+    pub marks: Marks,
+    /// The peer has said proxy_connected.
+    pub peer_connected: bool,
+    /// Ends by FIN, not by the end of a message.
+    pub raw: bool,
+    /// The final response head has passed.
+    pub answered: bool,
+    pub relay: Relay,
+    /// What the peer is still to be told first.
+    pub connect: Option<Box<ProxyConnect>>,
+    pub opened: Instant,
+}
+
+/// Whether a stream is still its role's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Live,
+    /// Only this is still to be said.
+    Closing(Disconnect),
+}
+
+/// In which queue a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queued {
+    No,
+    Fresh,
+    Waiting,
+}
+
+/// What is to be said of a stream besides its data; credit and disconnect are computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    /// It stands in the queue of marked streams.
+    pub queued: bool,
+    pub connected: bool,
+    pub upgraded: bool,
+}
+
+impl Stream {
+    pub fn new(id: StreamId, relay: Relay, raw: bool, now: Instant) -> Stream {
+        Stream {
+            id,
+            owner: u32::MAX,
+            key: None,
+            life: Life::Live,
+            queued: Queued::No,
+            marks: Marks::default(),
+            raw,
+            answered: false,
+            peer_connected: false,
+            relay,
+            connect: None,
+            opened: now,
+        }
+    }
+
+    pub fn ended(&self, end: StreamEnd) -> Ended {
+        Ended {
+            end,
+            sent: self.relay.sent,
+            delivered: self.relay.delivered,
+            opened: self.opened,
+            answered: self.answered,
+        }
+    }
+}
