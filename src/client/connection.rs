@@ -474,6 +474,12 @@ impl Client {
                 .link
                 .close(io, tunnel.key, CloseReason::Done, "client stops");
         }
+        match std::mem::replace(&mut self.connection, Connection::Idle) {
+            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => {
+                io.linger(tunnel.key, GOODBYE_MAX);
+            }
+            _ => {}
+        }
     }
 }
 

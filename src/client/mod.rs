@@ -84,6 +84,8 @@ enum Stage {
     Running,
     /// Asked to stop: what goes on may end.
     Draining,
+    /// Goodbye is said; until the peers have read it.
+    Leaving,
     Over,
 }
 
@@ -165,15 +167,25 @@ impl Client {
     }
 
     fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        if self.stage == Stage::Draining && self.carried.is_empty() {
+        let flushed = self
+            .connection
+            .tunnel()
+            .is_none_or(|tunnel| tunnel.is_flushed());
+        if self.stage == Stage::Draining && self.carried.is_empty() && flushed {
             info!("drained");
             self.end(io);
         }
     }
 
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        for (_, carried) in &self.carried {
+            if let Some(key) = carried.key() {
+                io.abort(key);
+            }
+        }
+        self.carried.clear();
         self.goodbye(io);
-        self.stage = Stage::Over;
+        self.stage = Stage::Leaving;
     }
 
     /// Panics where the invariants do not hold.
@@ -242,9 +254,9 @@ impl<N: Net> Role<N> for Client {
                     _ => self.end(io),
                 }
             }
-            Stage::Draining => {
+            Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
-                self.end(io);
+                self.stage = Stage::Over;
             }
             Stage::Over => {}
         }
@@ -253,7 +265,10 @@ impl<N: Net> Role<N> for Client {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
-        if self.stage == Stage::Over {
+        if self.stage == Stage::Leaving && io.lingering() == 0 {
+            self.stage = Stage::Over;
+        }
+        if matches!(self.stage, Stage::Leaving | Stage::Over) {
             return Flushed::Idle;
         }
         let flushed = if std::mem::take(&mut self.scheduled) {

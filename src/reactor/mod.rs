@@ -123,6 +123,7 @@ pub struct Reactor<N: Net, O> {
     serial: u32,
     /// Bytes given back to sockets.
     unread: usize,
+    lingering: usize,
     closing: Vec<Key>,
     again: VecDeque<Key>,
     /// Listeners that wait for a descriptor.
@@ -142,6 +143,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             now,
             serial: 0,
             unread: 0,
+            lingering: 0,
             closing: Vec::new(),
             again: VecDeque::new(),
             starved: Vec::new(),
@@ -312,6 +314,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// Fills `bytes` with unpredictable ones.
     pub fn random(&mut self, bytes: &mut [u8]) {
         self.net.random(bytes);
+    }
+
+    /// How many connections are closed but for what their peers still send.
+    pub fn lingering(&self) -> usize {
+        self.lingering
     }
 
     /// How many sockets, listeners and timers there are.
@@ -662,6 +669,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             return;
         };
         if socket.serial == key.serial && socket.life != Life::Closing {
+            if matches!(socket.life, Life::Lingering { .. }) {
+                self.lingering -= 1;
+            }
             socket.life = Life::Closing;
             self.closing.push(key);
         }
@@ -703,6 +713,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let dropped = socket.unread_len();
         socket.drop_unread();
         socket.life = Life::Lingering { until };
+        self.lingering += 1;
         self.unread -= dropped;
         self.set_deadline(key, Deadline::Idle(idle));
         self.discard(key);

@@ -244,12 +244,8 @@ impl Server {
                     self.read_request(io, front, now);
                 }
             }
-            // An upgraded stream ends as a raw one does.
-            StreamEnd::Closed => {
-                self.fronts.remove(front as usize);
-                io.close(key);
-            }
-            StreamEnd::Answered { .. } => self.close_answered(io, front),
+            // Only raw streams end by FIN, and an upgraded one is raw.
+            StreamEnd::Answered { .. } | StreamEnd::Closed => self.close_answered(io, front),
             StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) if !ended.answered => {
                 if reason == Reason::UserReset {
                     self.fronts.remove(front as usize);

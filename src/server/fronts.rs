@@ -227,6 +227,15 @@ impl Server {
         let _ = now;
     }
 
+    /// The origin has switched protocols: from here on the front is like any raw one.
+    pub(super) fn front_upgraded(&mut self, front: u32) {
+        if let Some(Front { state, .. }) = self.fronts.get_mut(front as usize)
+            && let State::Exchange { stream, .. } = *state
+        {
+            *state = State::Raw(stream);
+        }
+    }
+
     /// One direction is over: the other may not stand still for ever.
     pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
         if let Some(front) = self.fronts.get(front as usize) {

@@ -9,7 +9,7 @@
 //! A client id has at most one link that takes new streams: the newest. Everything a link carried
 //! ends with it.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use log::{debug, info, warn};
 use slab::Slab;
@@ -145,15 +145,25 @@ impl Links {
     }
 
     /// Says goodbye on every link: the process is about to end.
-    pub fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        for (_, entry) in &mut self.entries {
+    pub fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>, linger: Duration) {
+        for mut entry in self.entries.drain() {
             let key = entry.key;
             if let Some(tunnel) = entry.tunnel() {
                 tunnel
                     .link
                     .close(io, key, CloseReason::Done, "server stops");
             }
+            io.linger(key, linger);
         }
+        self.by_client.clear();
+        self.handshakes = 0;
+    }
+
+    /// Whether all that was ever said to the clients is with the kernel.
+    pub fn is_flushed(&mut self) -> bool {
+        self.entries
+            .iter_mut()
+            .all(|(_, entry)| entry.tunnel().is_none_or(|tunnel| tunnel.is_flushed()))
     }
 
     /// Panics where the invariants do not hold.
@@ -370,7 +380,7 @@ impl Server {
                 }
             }
             Happened::Connected(front) => self.front_connected(io, front, now),
-            Happened::Upgraded(_) => {}
+            Happened::Upgraded(front) => self.front_upgraded(front),
             Happened::RequestSent(front) => self.request_sent(io, front),
             Happened::HalfClosed(front) => self.half_closed(io, front),
             Happened::Ended(front, ended) => self.stream_ended(io, front, ended, now),

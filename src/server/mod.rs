@@ -72,6 +72,8 @@ enum Stage {
     Running,
     /// Asked to stop: what goes on may end.
     Draining,
+    /// Goodbye is said; until the peers have read it.
+    Leaving,
     Over,
 }
 
@@ -192,15 +194,19 @@ impl Server {
 
     /// Ends when nobody is served any more.
     fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        if self.stage == Stage::Draining && self.fronts.is_empty() {
+        if self.stage == Stage::Draining && self.fronts.is_empty() && self.links.is_flushed() {
             info!("drained");
             self.end(io);
         }
     }
 
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        self.links.goodbye(io);
-        self.stage = Stage::Over;
+        for (_, front) in &self.fronts {
+            io.abort(front.key);
+        }
+        self.fronts.clear();
+        self.links.goodbye(io, self.config.timeouts.linger);
+        self.stage = Stage::Leaving;
     }
 
     /// Queues a link whose mux has something to say.
@@ -285,9 +291,9 @@ impl<N: Net> Role<N> for Server {
                 );
                 self.end_if_drained(io);
             }
-            Stage::Draining => {
+            Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
-                self.end(io);
+                self.stage = Stage::Over;
             }
             Stage::Over => {}
         }
@@ -296,7 +302,10 @@ impl<N: Net> Role<N> for Server {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
-        if self.stage == Stage::Over {
+        if self.stage == Stage::Leaving && io.lingering() == 0 {
+            self.stage = Stage::Over;
+        }
+        if matches!(self.stage, Stage::Leaving | Stage::Over) {
             return Flushed::Idle;
         }
         // What one link's events schedule on others is flushed in this turn, too; what asks for more

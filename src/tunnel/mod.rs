@@ -148,6 +148,8 @@ pub struct Tunnel {
     filling: bool,
     /// Bytes sent in this turn.
     flushed: usize,
+    /// The socket took less than it was given.
+    blocked: bool,
 }
 
 impl Tunnel {
@@ -160,7 +162,13 @@ impl Tunnel {
             message: None,
             filling: false,
             flushed: 0,
+            blocked: false,
         }
+    }
+
+    /// Whether all that was ever said is with the kernel.
+    pub fn is_flushed(&self) -> bool {
+        !self.blocked && !self.filling && !self.mux.has_work()
     }
 
     /// Handles what has arrived, up to the next event that the role must see; `None`: nothing more
@@ -208,7 +216,8 @@ impl Tunnel {
         loop {
             if !self.filling {
                 // Nothing is read for a link that cannot take it: bytes wait in the kernel instead.
-                if !self.link.flush(sockets, self.key)? {
+                self.blocked = !self.link.flush(sockets, self.key)?;
+                if self.blocked {
                     self.flushed = 0;
                     return Ok(Flush::Blocked);
                 }

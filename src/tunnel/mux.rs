@@ -149,6 +149,8 @@ pub struct Mux {
     highest: u64,
     /// Undelivered bytes of all streams.
     held: usize,
+    /// Streams of which only the disconnect is still to be sent.
+    closing: usize,
     window: WindowLimits,
     peer_window: u32,
 }
@@ -168,6 +170,7 @@ impl Mux {
             fresh_bytes: 0,
             highest: 0,
             held: 0,
+            closing: 0,
             window: WindowLimits {
                 initial: budget.window_initial(),
                 max: budget.window_max(),
@@ -266,7 +269,11 @@ impl Mux {
         };
         let before = stream.relay.held();
         stream.relay.send(bytes, final_head, now.instant);
+        let unsaid = stream.marks.connected;
         self.settle(handle.index, before, budget);
+        if unsaid {
+            self.mark(handle);
+        }
         self.schedule(handle);
     }
 
@@ -400,6 +407,7 @@ impl Mux {
     pub fn end_all(&mut self, reason: Reason, budget: &mut Budget) -> Vec<(u32, Ended)> {
         budget.release(self.held);
         self.held = 0;
+        self.closing = 0;
         self.by_id.clear();
         let how = StreamEnd::Disconnected(How::Abort, reason);
         self.streams
@@ -597,7 +605,9 @@ impl Mux {
             batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
             stream.connect = None;
         }
-        if stream.marks.connected {
+        // When the request is here whole, nobody waits for credit: it goes with the response.
+        let waits = !stream.raw && stream.relay.is_told() && !stream.relay.has_pending();
+        if stream.marks.connected && !(waits && stream.life == Life::Live) {
             if !batch.push(id, Kind::ProxyConnected, &[]) {
                 return false;
             }
@@ -621,6 +631,7 @@ impl Mux {
             };
             batch.seal(id, Kind::ProxyDisconnect, Flags::NONE, length);
             self.streams.remove(handle.index as usize);
+            self.closing -= 1;
             return true;
         }
         let due = stream.relay.due(pressure);
@@ -730,6 +741,7 @@ impl Mux {
         let announced = stream.connect.is_none();
         self.settle(handle.index, before, budget);
         if announced {
+            self.closing += 1;
             self.mark(handle);
         } else {
             // The peer never heard of it.
@@ -792,12 +804,13 @@ impl Mux {
 
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
-        let mut held = 0;
+        let (mut held, mut closing) = (0, 0);
         for (index, stream) in &self.streams {
             let handle = self.handle(index as u32);
             stream.relay.check_invariants();
             held += stream.relay.held();
             let live = stream.life == Life::Live;
+            closing += usize::from(!live);
             assert_eq!(
                 self.by_id.get(&stream.id),
                 live.then_some(&(index as u32)),
@@ -822,6 +835,7 @@ impl Mux {
             );
         }
         assert_eq!(held, self.held, "the ledger agrees with the streams");
+        assert_eq!(closing, self.closing, "closing streams are counted");
         assert!(
             self.by_id.len() <= self.streams.len(),
             "no id without its stream"
@@ -842,6 +856,7 @@ impl fmt::Display for Violation {
             Violation::Unexpected(kind, id) => {
                 write!(f, "stream {id}: unexpected {}", kind.name())
             }
+            Violation::Unread => f.write_str("answers are not read"),
             Violation::Payload(kind) => write!(f, "{} with a malformed payload", kind.name()),
         }
     }

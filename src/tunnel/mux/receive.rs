@@ -8,7 +8,7 @@ use crate::{
     tunnel::{
         Sockets,
         control::{Disconnect, How, ProxyConnect},
-        frame::{Flags, FrameError, Kind, Message, StreamId},
+        frame::{CONTROL_MAX, Flags, FrameError, Kind, Message, StreamId},
         mux::{Handle, Happened, Life, Mux, Side, StreamEnd, stream::Stream},
         relay::{End, Relay},
         window::{Budget, EARLY_MAX, Window},
@@ -32,6 +32,8 @@ pub enum Violation {
     Unexpected(Kind, StreamId),
     /// A payload that is not what its kind has.
     Payload(Kind),
+    /// It asks and asks, and reads no answer.
+    Unread,
 }
 
 impl Mux {
@@ -49,7 +51,13 @@ impl Mux {
         while let Some(frame) = message.frame().map_err(Violation::Frame)? {
             let (kind, id) = (frame.kind, frame.stream);
             self.check_sender(kind)?;
+            if kind != Kind::ProxyData && frame.payload.len() > CONTROL_MAX {
+                return Err(Violation::Payload(kind));
+            }
             if is_of_link(kind) {
+                if self.outbox.len() > UNREAD_ANSWERS_MAX {
+                    return Err(Violation::Unread);
+                }
                 if id != StreamId::LINK {
                     return Err(Violation::Unexpected(kind, id));
                 }
@@ -131,6 +139,9 @@ impl Mux {
     ) -> Result<Happened, Violation> {
         if id.0 <= self.highest {
             return Err(Violation::Unexpected(Kind::ProxyConnect, id));
+        }
+        if self.closing > UNREAD_ANSWERS_MAX {
+            return Err(Violation::Unread);
         }
         let connect: Box<ProxyConnect> =
             serde_json::from_slice(payload).map_err(|_| Violation::Payload(Kind::ProxyConnect))?;
@@ -259,6 +270,10 @@ impl Mux {
             .or(Some(Happened::HalfClosed(owner)))
     }
 }
+
+/// How many answers may wait for a peer that goes on asking: more than a batch of the shortest
+/// questions can ask for at once.
+const UNREAD_ANSWERS_MAX: usize = 64 * 1024;
 
 /// Frames that concern the whole link.
 fn is_of_link(kind: Kind) -> bool {
