@@ -598,32 +598,30 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
     }
 
-    /// What a read would find; at most one look at the network.
+    /// What a read would find, for who may not read now; at most one look at the network. A failure
+    /// comes before the bytes that are still there: nobody is going to read them.
     pub fn outlook(&mut self, key: Key) -> Outlook {
         let Ok((socket, net)) = self.lend(key) else {
             return Outlook::Failed;
         };
+        if socket.failed.is_some() {
+            return Outlook::Failed;
+        }
         if socket.unread_len() > 0 {
             return Outlook::Data;
         }
         if !socket.readable {
             return Outlook::Quiet;
         }
-        let failed = socket.failed.is_some();
         let Kind::Stream(stream) = &mut socket.kind else {
             return Outlook::Failed;
         };
         match net.peek(stream) {
-            Ok(0) if failed => Outlook::Failed,
             Ok(0) => Outlook::End,
             Ok(_) => Outlook::Data,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.readable = false;
-                if failed {
-                    Outlook::Failed
-                } else {
-                    Outlook::Quiet
-                }
+                Outlook::Quiet
             }
             Err(_) => Outlook::Failed,
         }

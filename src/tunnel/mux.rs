@@ -499,11 +499,12 @@ impl Mux {
         let alone = self.fresh.is_empty() && self.waiting.is_empty();
         let stream = self.any_stream(handle)?;
         let id = stream.id;
-        let room = if alone {
-            batch.room()
-        } else {
-            batch.room().min(QUANTUM)
+        let share = match queued {
+            _ if alone => usize::MAX,
+            Queued::Fresh => QUANTUM_FRESH,
+            Queued::Waiting | Queued::No => QUANTUM,
         };
+        let room = batch.room().min(share);
         let before = stream.relay.held();
         let filled = stream.relay.fill(
             &mut batch.payload()[..room],
@@ -885,6 +886,10 @@ impl Hasher for IdHasher {
 
 /// What a stream may send in one go while others wait: four turns to a full batch.
 const QUANTUM: usize = 16 * 1024;
+
+/// What a stream that was silent before may send at once: a keystroke, a request, the head of a
+/// response. If it has more, it is bulk, and waits for its turn behind the others.
+const QUANTUM_FRESH: usize = 4 * 1024;
 
 /// A reader that took no byte for so long may be given up when memory has run out.
 pub const STALL_MAX: Duration = Duration::from_secs(10);

@@ -237,7 +237,7 @@ mod tests {
                 "{bad}"
             );
         }
-        let refused = refuse(400, "malformed Siding-Nonce");
+        let refused = refuse(400, "malformed Siding-Nonce").replace("malformed Siding-Nonce\n", "");
         assert_eq!(
             asking.answered(refused.as_bytes()),
             Err(NotUpgraded::Refused(400, "malformed Siding-Nonce".into()))
