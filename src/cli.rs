@@ -112,12 +112,13 @@ enum Asked {
 
 /// `early` is the level that stood before the subcommand; the one after it wins.
 fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Result<Asked, Invalid> {
-    let level = |typed: Option<LogLevel>, file: Option<LogLevel>| {
+    let level_or = |typed: Option<LogLevel>, file: Option<LogLevel>, default: Level| {
         typed
             .or(early)
             .or(file)
-            .map_or(Level::Info, |LogLevel(level)| level)
+            .map_or(default, |LogLevel(level)| level)
     };
+    let level = |typed, file| level_or(typed, file, Level::Info);
     Ok(match role {
         Role::Server(typed) => {
             let (file, document) = read::<ServerFile>(typed.config.as_deref())?;
@@ -131,7 +132,8 @@ fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Resul
             let config = client(typed, file, document.as_ref(), variable)?;
             Asked::Run(Command::Client(Box::new(config)), level)
         }
-        Role::Demo(typed) => Asked::Run(Command::Demo, level(typed.log, None)),
+        // What goes well is on its screen.
+        Role::Demo(typed) => Asked::Run(Command::Demo, level_or(typed.log, None, Level::Warn)),
         Role::Check(typed) => {
             check(&typed, variable)?;
             Asked::Checked(typed.config)
@@ -286,7 +288,7 @@ struct ClientArguments {
 #[argh(subcommand, name = "demo")]
 #[argh(note = "Prints what to try; Ctrl-C ends it.")]
 struct DemoArguments {
-    /// how much to log: error, warn, info (the default), debug or trace
+    /// how much to log: error, warn (the default), info, debug or trace
     #[argh(option, arg_name = "LEVEL")]
     log: Option<LogLevel>,
 }

@@ -83,9 +83,10 @@ fn nothing_typed_means_the_defaults() {
     let client = client_of(&["client", "--id", "edge-1"], None);
     assert_eq!(client.server.to_string(), "ws://127.0.0.1:7000");
     assert!(client.token.is_none() && client.expose.is_empty() && client.allow.rules().is_empty());
+    // The demo has a screen: what goes well is not logged beside it.
     assert!(matches!(
         parse_words(&["demo"], None),
-        Parsed::Run(Command::Demo, Level::Info)
+        Parsed::Run(Command::Demo, Level::Warn)
     ));
 }
 
@@ -536,7 +537,7 @@ fn levels_stand_before_or_after_the_command_or_in_the_file() {
     let file = folder.file("edge.json", "{ \"log\": \"warn\" }");
     let config = format!("--config={}", text(&file));
     for (words, expected) in [
-        (&["demo"][..], Level::Info),
+        (&["demo"][..], Level::Warn),
         (&["--log", "debug", "demo"], Level::Debug),
         (&["--log=debug", "demo"], Level::Debug),
         (&["demo", "--log", "trace"], Level::Trace),

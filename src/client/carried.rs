@@ -57,6 +57,8 @@ pub(super) struct Exchange {
     pub origin: Option<pool::Origin>,
     /// What the final head said.
     pub facts: pool::Facts,
+    /// How long the origin says that it keeps an idle connection.
+    pub idle_max: Option<Duration>,
 }
 
 impl Carried {
@@ -127,6 +129,7 @@ impl Client {
                         head: Some(Gather::default()),
                         origin: None,
                         facts: pool::Facts::default(),
+                        idle_max: None,
                     })
                 }),
             },
@@ -413,7 +416,6 @@ impl Client {
             return;
         };
         self.counters.ended += 1;
-        self.counters.bytes += ended.sent + ended.delivered;
         self.log_end(&found, &ended, now);
         match found.state {
             State::Dialling { dial, .. } => self.cancel_dial(io, dial),

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 
 use super::{Client, Owner, Stage, dial::Whose};
 use crate::{
@@ -59,6 +59,8 @@ enum Down {
     Passing(String),
     /// It will not mend itself soon.
     Lasting(String),
+    /// The server said that it stops.
+    Announced(String),
 }
 
 impl Connection {
@@ -71,6 +73,14 @@ impl Connection {
 
     pub fn is_up(&self) -> bool {
         matches!(self, Connection::Up(..))
+    }
+
+    /// Payload bytes that the present link has carried.
+    pub fn carried(&self) -> u64 {
+        match self {
+            Connection::Up(tunnel, _) => tunnel.mux.carried(),
+            _ => 0,
+        }
     }
 
     pub fn dialling(&mut self) {
@@ -101,7 +111,7 @@ impl Connection {
 impl fmt::Display for Down {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Down::Passing(why) | Down::Lasting(why) => f.write_str(why),
+            Down::Passing(why) | Down::Lasting(why) | Down::Announced(why) => f.write_str(why),
         }
     }
 }
@@ -408,6 +418,7 @@ impl Client {
                 );
                 Down::Lasting(failure.to_string())
             }
+            LinkError::Closed(CloseReason::Done, _) => Down::Announced(failure.to_string()),
             _ => Down::Passing(failure.to_string()),
         };
         match failure.goodbye() {
@@ -435,6 +446,7 @@ impl Client {
             // Lets what was said last arrive before the socket goes.
             io.linger(key, GOODBYE_MAX);
         }
+        self.counters.bytes += self.connection.carried();
         let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);
         if let Connection::Up(_, since) = connection {
             self.backoff
@@ -455,10 +467,15 @@ impl Client {
         io.random(&mut random);
         let random = u32::from_ne_bytes(random);
         let wait = match down {
-            Down::Passing(_) => self.backoff.next(random),
+            Down::Passing(_) | Down::Announced(_) => self.backoff.next(random),
             Down::Lasting(_) => self.backoff.longest(random),
         };
-        warn!(
+        let level = match down {
+            Down::Announced(_) => Level::Info,
+            Down::Passing(_) | Down::Lasting(_) => Level::Warn,
+        };
+        log!(
+            level,
             "link {}: down ({down}), again in {:.1} s",
             self.config.id,
             wait.as_secs_f64()
@@ -474,6 +491,7 @@ impl Client {
                 .link
                 .close(io, tunnel.key, CloseReason::Done, "client stops");
         }
+        self.counters.bytes += self.connection.carried();
         match std::mem::replace(&mut self.connection, Connection::Idle) {
             Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => {
                 io.linger(tunnel.key, GOODBYE_MAX);

@@ -59,6 +59,7 @@ pub struct Client {
     dials: Slab<Dial>,
     carried: Slab<Carried>,
     pool: Pool<Target>,
+    /// Its `bytes` are those of earlier links.
     counters: Counters,
     /// Where heads are read into.
     scratch: Box<[u8]>,
@@ -73,9 +74,9 @@ pub struct Counters {
     pub dialled: u64,
     /// Exchanges on a connection from the pool.
     pub reused: u64,
-    /// Streams that ended, and their bytes both ways.
+    /// Streams that ended.
     pub ended: u64,
-    /// Payload bytes of the streams that ended.
+    /// Payload bytes carried both ways, by streams that go on, too.
     pub bytes: u64,
 }
 
@@ -117,7 +118,10 @@ impl Client {
 
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters {
+            bytes: self.counters.bytes + self.connection.carried(),
+            ..self.counters
+        }
     }
 
     /// How many streams are open.
@@ -277,6 +281,10 @@ impl<N: Net> Role<N> for Client {
             Flushed::Idle
         };
         self.end_if_drained(io);
+        if self.stage == Stage::Leaving {
+            // A quick server has read the goodbye already, and no event will tell of it.
+            return Flushed::More;
+        }
         if self.scheduled {
             Flushed::More
         } else {

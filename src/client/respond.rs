@@ -4,6 +4,8 @@
 //! that it declares. Only when that framing proves the end of a clean exchange is the connection
 //! parked ([`pool::refusal`]).
 
+use std::time::Duration;
+
 use log::{debug, info};
 
 use super::{
@@ -141,11 +143,15 @@ impl Client {
                 // A user whose request is not read to its end cannot send another (RFC 9112 §9.3).
                 let keep = response.keep() && tunnel.mux.is_request_told(stream);
                 response.write_to(&mut written, keep);
+                let hint = response.keep_alive;
                 exchange.head = None;
+                exchange.idle_max = hint.timeout.map(|idle| idle.saturating_sub(IDLE_MARGIN));
                 exchange.facts = pool::Facts {
                     final_head: true,
                     framed_end: response.framing != Framing::UntilClose,
-                    persistent: response.reusable.is_ok(),
+                    persistent: response.reusable.is_ok()
+                        && hint.max != Some(0)
+                        && exchange.idle_max != Some(Duration::ZERO),
                     tied_to_user: response.reusable == Err(NotReusable::ConnectionAuth),
                     ..pool::Facts::default()
                 };
@@ -192,6 +198,8 @@ impl Client {
                     expires,
                     evicted,
                 } => {
+                    let hinted = exchange.idle_max.map(|idle| now.instant + idle);
+                    let expires = hinted.map_or(expires, |hinted| hinted.min(expires));
                     io.set_owner(key, Owner::Parked(slot));
                     io.set_deadline(key, Deadline::At(expires));
                     if let Some(evicted) = evicted {
@@ -210,3 +218,7 @@ impl Client {
         self.stage != super::Stage::Running
     }
 }
+
+/// How long before an origin's own limit (`Keep-Alive: timeout=N`) its connection is given up: a request
+/// that left just before it would arrive just after.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use slab::Slab;
 use self::{fronts::Front, links::Links, proxies::Proxies};
 use crate::{
     clock::Now,
-    config::ServerConfig,
+    config::{ServerConfig, Spec},
     key::Key,
     reactor::{
         Accepted, Deadline, Flushed, Found, Reactor, Role,
@@ -64,6 +64,7 @@ pub struct Server {
     /// Links with something to send, each once.
     scheduled: VecDeque<u32>,
     listener: Key,
+    address: SocketAddr,
     stage: Stage,
 }
 
@@ -83,6 +84,13 @@ pub struct StartError {
     what: String,
     address: SocketAddr,
     error: io::Error,
+}
+
+impl StartError {
+    /// The address that could not be listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 impl fmt::Display for StartError {
@@ -123,6 +131,7 @@ impl Server {
             scratch: vec![0; SCRATCH].into(),
             scheduled: VecDeque::new(),
             listener,
+            address,
             stage: Stage::Running,
             config: config.clone(),
         };
@@ -144,7 +153,17 @@ impl Server {
         self.fronts.len()
     }
 
-    /// Where clients connect to, and where the proxies listen.
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The proxies that are open, and where each listens.
+    pub fn proxies(&self) -> impl Iterator<Item = (&Spec, SocketAddr)> {
+        self.proxies.iter()
+    }
+
+    /// What it is doing.
     pub fn counters(&self) -> Counters {
         Counters {
             users: self.fronts.len(),
@@ -320,6 +339,10 @@ impl<N: Net> Role<N> for Server {
             self.schedule(link);
         }
         self.end_if_drained(io);
+        if self.stage == Stage::Leaving {
+            // Quick peers have read the goodbye already, and no event will tell of it.
+            return Flushed::More;
+        }
         if self.scheduled.is_empty() {
             Flushed::Idle
         } else {

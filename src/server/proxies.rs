@@ -56,6 +56,13 @@ impl Proxies {
         self.slab.get(proxy as usize)
     }
 
+    /// All proxies, and where each listens.
+    pub fn iter(&self) -> impl Iterator<Item = (&Spec, SocketAddr)> {
+        self.slab
+            .iter()
+            .map(|(_, proxy)| (&proxy.spec, proxy.address))
+    }
+
     /// Opens a proxy that the server's own configuration asks for.
     pub fn open_configured<N: Net>(
         &mut self,

@@ -149,6 +149,8 @@ pub struct Mux {
     highest: u64,
     /// Undelivered bytes of all streams.
     held: usize,
+    /// Payload bytes sent and received.
+    carried: u64,
     /// Streams of which only the disconnect is still to be sent.
     closing: usize,
     window: WindowLimits,
@@ -170,6 +172,7 @@ impl Mux {
             fresh_bytes: 0,
             highest: 0,
             held: 0,
+            carried: 0,
             closing: 0,
             window: WindowLimits {
                 initial: budget.window_initial(),
@@ -393,6 +396,11 @@ impl Mux {
         self.held
     }
 
+    /// Payload bytes that its streams have sent and received since the link began.
+    pub fn carried(&self) -> u64 {
+        self.carried
+    }
+
     /// How many streams there are, those included whose last frame is not yet sent.
     pub fn len(&self) -> usize {
         self.streams.len()
@@ -524,6 +532,7 @@ impl Mux {
         match filled {
             Filled::Frame { length, flags } => {
                 batch.seal(id, Kind::ProxyData, flags, length);
+                self.carried += length as u64;
                 if queued == Queued::Fresh {
                     self.fresh_bytes += length;
                 }

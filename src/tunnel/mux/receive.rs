@@ -189,6 +189,7 @@ impl Mux {
             .window()
             .receive(payload.len())
             .map_err(|_| Violation::Overspent(id))?;
+        self.carried += payload.len() as u64;
         let before = stream.relay.held();
         let delivered = stream
             .relay
