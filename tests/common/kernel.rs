@@ -1,0 +1,104 @@
+//! What only the kernel can tell: sockets by address, queues, descriptor limits.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    process::{self, Command},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use super::eventually;
+
+/// States of /proc/net/tcp in which a socket belongs to a process no more.
+const TIME_WAIT: &str = "06";
+const CLOSED: &str = "07";
+
+/// A line of /proc/net/tcp.
+struct Entry {
+    local: SocketAddr,
+    remote: SocketAddr,
+    state: String,
+    unread: u64,
+}
+
+/// How many connections have `target` as their far end, those in TIME-WAIT left out.
+pub fn connections_to(target: SocketAddr) -> usize {
+    let alive = |entry: &Entry| entry.state != TIME_WAIT && entry.state != CLOSED;
+    entries()
+        .iter()
+        .filter(|entry| entry.remote == target && alive(entry))
+        .count()
+}
+
+/// Waits until the far end of `stream`, a process on this machine, has read all that was written.
+pub fn wait_until_read(stream: &TcpStream) {
+    let near = stream.local_addr().expect("the stream is connected");
+    let far = stream.peer_addr().expect("the stream is connected");
+    eventually("the far end reads what was sent", || {
+        let entries = entries();
+        let between = |entry: &&Entry, from: SocketAddr, to: SocketAddr| {
+            entry.local == from && entry.remote == to
+        };
+        let arrived = entries.iter().find(|entry| between(entry, far, near));
+        arrived.is_none_or(|entry| entry.unread == 0).then_some(())
+    });
+}
+
+/// A port of 127.0.0.1 for a program that cannot be told to take any free one.
+///
+/// It lies below the range from which the kernel takes ports of its own accord, so that no
+/// connection of another test grabs it between this look and the program's bind.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    let start = (process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start.wrapping_add(step)) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of 127.0.0.1 is free");
+}
+
+/// Lets this process and its children open `count` descriptors, as far as the hard limit goes.
+pub fn raise_descriptor_limit(count: usize) {
+    let status = Command::new("prlimit")
+        .arg(format!("--pid={}", process::id()))
+        .arg(format!("--nofile={count}:"))
+        .status()
+        .expect("prlimit belongs to every Linux system (util-linux)");
+    assert!(
+        status.success(),
+        "this test needs {count} descriptors in a process"
+    );
+}
+
+fn entries() -> Vec<Entry> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux has /proc/net/tcp");
+    table.lines().skip(1).filter_map(entry).collect()
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue …`, numbers in hexadecimal.
+fn entry(line: &str) -> Option<Entry> {
+    let mut words = line.split_whitespace().skip(1);
+    let local = address(words.next()?)?;
+    let remote = address(words.next()?)?;
+    let state = words.next()?.to_owned();
+    let (_unsent, unread) = words.next()?.split_once(':')?;
+    Some(Entry {
+        local,
+        remote,
+        state,
+        unread: u64::from_str_radix(unread, 16).ok()?,
+    })
+}
+
+/// `0100007F:1F90`: the address in the byte order of the machine, the port as a number.
+fn address(word: &str) -> Option<SocketAddr> {
+    let (host, port) = word.split_once(':')?;
+    let host = Ipv4Addr::from(u32::from_str_radix(host, 16).ok()?.to_ne_bytes());
+    Some(SocketAddrV4::new(host, u16::from_str_radix(port, 16).ok()?).into())
+}

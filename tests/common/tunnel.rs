@@ -1,0 +1,368 @@
+//! A server and a client, each a process of its own, joined over loopback.
+
+use std::{
+    ffi::OsString,
+    net::{SocketAddr, TcpStream},
+    ops::{Deref, DerefMut},
+    process::Command,
+};
+
+use super::{Process, Scratch, connect, eventually};
+
+/// The id of the client in every tunnel.
+pub const CLIENT: &str = "edge-1";
+
+/// The binary under test, running.
+pub struct Siding(Process);
+
+/// A server and its client, and where the proxies listen.
+pub struct Tunnel {
+    /// The public side.
+    pub server: Siding,
+    /// The private side.
+    pub client: Siding,
+    plan: Builder,
+    link: SocketAddr,
+    proxies: Vec<SocketAddr>,
+    scratch: Scratch,
+}
+
+/// What a tunnel is made of.
+#[derive(Clone, Default)]
+pub struct Builder {
+    proxies: Vec<String>,
+    exposed: Vec<String>,
+    allow: Vec<String>,
+    token: Option<String>,
+    log: Option<&'static str>,
+    server: Role,
+    client: Role,
+}
+
+#[derive(Clone, Default)]
+struct Role {
+    arguments: Vec<String>,
+    config: Option<String>,
+    descriptors: Option<usize>,
+}
+
+impl Siding {
+    /// Starts `siding` with these arguments.
+    pub fn start<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let name = arguments
+            .first()
+            .map(|role| role.to_string_lossy().into_owned());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_siding"));
+        command.args(arguments).env_remove("SIDING_TOKEN");
+        Self(Process::start(
+            &format!("siding {}", name.unwrap_or_default()),
+            &mut command,
+        ))
+    }
+
+    /// As [`Siding::start`], with room for only `limit` descriptors.
+    pub fn start_with_descriptors<A: Into<OsString>>(
+        limit: usize,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_siding"))
+            .args(arguments)
+            .env_remove("SIDING_TOKEN");
+        Self(Process::start("siding with few descriptors", &mut command))
+    }
+
+    /// Where a server waits for clients.
+    pub fn link_address(&self) -> SocketAddr {
+        address_after(
+            &self.log().wait_for("listening for clients on "),
+            "listening for clients on ",
+        )
+    }
+
+    /// Where the proxy of `spec` (or of an equal one) listens.
+    pub fn proxy_address(&self, spec: &str) -> SocketAddr {
+        let (kind, rest) = spec.split_once(':').expect("a SPEC starts with KIND:");
+        let on = format!(": {} on ", kind.to_lowercase());
+        let fields: Vec<&str> = rest.split(':').collect();
+        let line = match fields[..] {
+            [.., host, port] if fields.len() > 2 => {
+                let to = format!(" to {host}:{port}");
+                self.log()
+                    .wait_for_all_of(0, &["proxy ", &on, &to], super::PATIENCE)
+            }
+            _ => self
+                .log()
+                .wait_for_all_of(0, &["proxy ", &on], super::PATIENCE),
+        };
+        address_after(&line, &on)
+    }
+}
+
+impl Deref for Siding {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Siding {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+impl Tunnel {
+    /// Nothing yet: neither proxy nor allowance.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A tunnel whose one proxy, of `kind`, leads to `target`, which the client may dial.
+    pub fn to(kind: &str, target: SocketAddr) -> Self {
+        Self::builder().to(kind, target).start()
+    }
+
+    /// Where the first proxy listens.
+    pub fn address(&self) -> SocketAddr {
+        self.proxy(0)
+    }
+
+    /// Where the proxy that was asked for as number `index` listens (exposed ones come last).
+    pub fn proxy(&self, index: usize) -> SocketAddr {
+        self.proxies[index]
+    }
+
+    /// A user of the first proxy.
+    pub fn connect(&self) -> TcpStream {
+        connect(self.address())
+    }
+
+    /// Where the server waits for clients.
+    pub fn link(&self) -> SocketAddr {
+        self.link
+    }
+
+    /// Descriptors held by the server and by the client.
+    pub fn descriptors(&self) -> (usize, usize) {
+        (self.server.descriptors(), self.client.descriptors())
+    }
+
+    /// Waits until both sides hold as many descriptors as before.
+    pub fn wait_for_descriptors(&self, before: (usize, usize)) {
+        let mut now = before;
+        eventually(
+            "the descriptors of server and client are back where they were",
+            || {
+                now = self.descriptors();
+                (now == before).then_some(())
+            },
+        );
+    }
+
+    /// The arguments that started the client, for another one like it.
+    pub fn client_arguments(&self) -> Vec<String> {
+        self.plan.client_arguments(&self.scratch, self.link)
+    }
+
+    /// Starts a client after the old one has gone, and waits for its link.
+    pub fn restart_client(&mut self) {
+        assert!(!self.client.is_running(), "the old client is gone");
+        let mark = self.server.log().mark();
+        self.client = self.plan.start_client(&self.scratch, self.link);
+        self.server.log().wait_for_since(mark, ": up from ");
+        self.client.log().wait_for(": up to ");
+    }
+
+    /// Starts a server at the same place after the old one has gone, and waits until the client,
+    /// which nobody touches, has found it.
+    pub fn restart_server(&mut self) {
+        assert!(!self.server.is_running(), "the old server is gone");
+        let mark = self.client.log().mark();
+        let listen = self.link.to_string();
+        self.server = self.plan.start_server(&self.scratch, &listen);
+        self.server.log().wait_for(": up from ");
+        self.client.log().wait_for_since(mark, ": up to ");
+        self.proxies = self.plan.addresses(&self.server, &self.client);
+    }
+}
+
+impl Builder {
+    /// Asks the server for a proxy: a SPEC. It implies no allowance at the client.
+    pub fn proxy(mut self, spec: impl Into<String>) -> Self {
+        self.proxies.push(spec.into());
+        self
+    }
+
+    /// A proxy of `kind` on any port to `target`, which the client may dial.
+    pub fn to(self, kind: &str, target: SocketAddr) -> Self {
+        self.proxy(format!("{kind}:0:{target}"))
+            .allow(target.to_string())
+    }
+
+    /// Has the client ask for a proxy: a SPEC.
+    pub fn expose(mut self, spec: impl Into<String>) -> Self {
+        self.exposed.push(spec.into());
+        self
+    }
+
+    /// A RULE of the client.
+    pub fn allow(mut self, rule: impl Into<String>) -> Self {
+        self.allow.push(rule.into());
+        self
+    }
+
+    /// A secret that both sides know.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// The log level of both sides, instead of `debug`.
+    pub fn log(mut self, level: &'static str) -> Self {
+        self.log = Some(level);
+        self
+    }
+
+    /// The server's configuration file.
+    pub fn server_config(mut self, json: impl Into<String>) -> Self {
+        self.server.config = Some(json.into());
+        self
+    }
+
+    /// The client's configuration file.
+    pub fn client_config(mut self, json: impl Into<String>) -> Self {
+        self.client.config = Some(json.into());
+        self
+    }
+
+    /// A further argument of the server.
+    pub fn server_argument(mut self, argument: impl Into<String>) -> Self {
+        self.server.arguments.push(argument.into());
+        self
+    }
+
+    /// A further argument of the client.
+    pub fn client_argument(mut self, argument: impl Into<String>) -> Self {
+        self.client.arguments.push(argument.into());
+        self
+    }
+
+    /// How many descriptors the server may open.
+    pub fn server_descriptors(mut self, limit: usize) -> Self {
+        self.server.descriptors = Some(limit);
+        self
+    }
+
+    /// How many descriptors the client may open.
+    pub fn client_descriptors(mut self, limit: usize) -> Self {
+        self.client.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts both sides and waits until they are joined and every proxy listens.
+    pub fn start(self) -> Tunnel {
+        let scratch = Scratch::new();
+        let server = self.start_server(&scratch, "127.0.0.1:0");
+        let link = server.link_address();
+        let client = self.start_client(&scratch, link);
+        client.log().wait_for(": up to ");
+        server.log().wait_for(": up from ");
+        let proxies = self.addresses(&server, &client);
+        Tunnel {
+            server,
+            client,
+            plan: self,
+            link,
+            proxies,
+            scratch,
+        }
+    }
+
+    fn start_server(&self, scratch: &Scratch, listen: &str) -> Siding {
+        let mut arguments = vec![
+            "server".to_owned(),
+            "--listen".to_owned(),
+            listen.to_owned(),
+        ];
+        for spec in &self.proxies {
+            arguments.extend(["--proxy".to_owned(), format!("{CLIENT}={spec}")]);
+        }
+        self.start_role(&self.server, scratch, arguments)
+    }
+
+    fn start_client(&self, scratch: &Scratch, link: SocketAddr) -> Siding {
+        let arguments = self.client_arguments(scratch, link);
+        match self.client.descriptors {
+            Some(limit) => Siding::start_with_descriptors(limit, arguments),
+            None => Siding::start(arguments),
+        }
+    }
+
+    fn client_arguments(&self, scratch: &Scratch, link: SocketAddr) -> Vec<String> {
+        let url = format!("ws://{link}");
+        let mut arguments = ["client", "--server", &url, "--id", CLIENT]
+            .map(str::to_owned)
+            .to_vec();
+        for spec in &self.exposed {
+            arguments.extend(["--expose".to_owned(), spec.clone()]);
+        }
+        for rule in &self.allow {
+            arguments.extend(["--allow".to_owned(), rule.clone()]);
+        }
+        self.complete(&self.client, scratch, arguments)
+    }
+
+    fn start_role(&self, role: &Role, scratch: &Scratch, arguments: Vec<String>) -> Siding {
+        let arguments = self.complete(role, scratch, arguments);
+        match role.descriptors {
+            Some(limit) => Siding::start_with_descriptors(limit, arguments),
+            None => Siding::start(arguments),
+        }
+    }
+
+    /// Adds what both roles have.
+    fn complete(&self, role: &Role, scratch: &Scratch, mut arguments: Vec<String>) -> Vec<String> {
+        arguments.extend(["--log".to_owned(), self.log.unwrap_or("debug").to_owned()]);
+        if let Some(token) = &self.token {
+            let file = scratch.write("token", token);
+            arguments.extend(["--token-file".to_owned(), file.display().to_string()]);
+        }
+        if let Some(json) = &role.config {
+            let file = scratch.write(&format!("{}.json", arguments[0]), json);
+            arguments.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        arguments.extend(role.arguments.iter().cloned());
+        arguments
+    }
+
+    fn addresses(&self, server: &Siding, client: &Siding) -> Vec<SocketAddr> {
+        let mut addresses: Vec<SocketAddr> = self
+            .proxies
+            .iter()
+            .map(|spec| server.proxy_address(spec))
+            .collect();
+        if !self.exposed.is_empty() {
+            client.log().wait_for(": open at ");
+            addresses.extend(self.exposed.iter().map(|spec| server.proxy_address(spec)));
+        }
+        addresses
+    }
+}
+
+/// The socket address that follows `before` in a line.
+fn address_after(line: &str, before: &str) -> SocketAddr {
+    let (_, rest) = line
+        .split_once(before)
+        .expect("the line was found by this text");
+    let word = rest.split_whitespace().next().unwrap_or_default();
+    word.trim_end_matches([',', ';', ':'])
+        .parse()
+        .unwrap_or_else(|_| panic!("no address after {before:?} in {line:?}"))
+}

@@ -1,0 +1,253 @@
+//! A WebSocket peer in raw bytes, which may do what no siding would.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use super::connect;
+
+/// The example key of RFC 6455 §1.3 and the answer that belongs to it.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Our mask: any four bytes are lawful.
+const MASK: [u8; 4] = [0x5a, 0x01, 0xf0, 0x33];
+
+/// What a siding client asks for beside the WebSocket itself; the nonce is 32 bytes in hex.
+pub const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: siding.1";
+/// See [`SUBPROTOCOL`].
+pub const NONCE: &str =
+    "Siding-Nonce: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Kinds of frames, from the table in the wire format.
+pub mod kind {
+    /// The client says who it is.
+    pub const HELLO: u8 = 1;
+    /// The server accepts it.
+    pub const WELCOME: u8 = 2;
+    /// A user is there.
+    pub const PROXY_CONNECT: u8 = 5;
+    /// The target is connected.
+    pub const PROXY_CONNECTED: u8 = 6;
+    /// Bytes of a stream.
+    pub const PROXY_DATA: u8 = 7;
+    /// More bytes may be sent.
+    pub const PROXY_CREDIT: u8 = 8;
+}
+
+/// A connection that was upgraded.
+pub struct WebSocketPeer {
+    stream: TcpStream,
+    /// The head of the answer to the upgrade.
+    pub answer: String,
+}
+
+/// How the server ended a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A close frame with its code and reason.
+    Closed(u16, String),
+    /// The end of the stream without a word.
+    Ended,
+    /// A reset.
+    Reset,
+}
+
+impl WebSocketPeer {
+    /// Asks for an upgrade with these further fields (each `Name: value`).
+    ///
+    /// # Errors
+    /// The whole answer when it is not 101.
+    pub fn upgrade(address: SocketAddr, fields: &[&str]) -> Result<Self, String> {
+        let mut stream = connect(address);
+        let mut request = format!(
+            "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+        );
+        for field in fields {
+            request.push_str(field);
+            request.push_str("\r\n");
+        }
+        request.push_str("\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .expect("the server takes a request");
+        let answer = read_head(&mut stream).expect("the server answers an upgrade");
+        if answer.starts_with("HTTP/1.1 101 ") {
+            assert!(
+                answer.contains(ACCEPT),
+                "the answer that belongs to the key: {answer}"
+            );
+            return Ok(Self { stream, answer });
+        }
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).ok();
+        Err(answer + &rest)
+    }
+
+    /// Upgrades as a siding client does.
+    pub fn siding(address: SocketAddr) -> Self {
+        Self::upgrade(address, &[SUBPROTOCOL, NONCE]).expect("a siding client is upgraded")
+    }
+
+    /// Upgrades, says hello as `id` to a server without a token, and waits for its welcome.
+    pub fn welcomed(address: SocketAddr, id: &str) -> Self {
+        let mut peer = Self::siding(address);
+        peer.send_binary(&siding_frame(0, kind::HELLO, 0, &hello(id)))
+            .expect("it is read");
+        let welcome = peer.wait_for_message();
+        assert_eq!(
+            welcome.get(8),
+            Some(&kind::WELCOME),
+            "welcome follows hello: {welcome:?}"
+        );
+        peer
+    }
+
+    /// The payload of the next binary message.
+    pub fn wait_for_message(&mut self) -> Vec<u8> {
+        loop {
+            match self.read_frame().expect("a message") {
+                (0x2, payload) => return payload,
+                (0x8, payload) => panic!("closed: {}", String::from_utf8_lossy(&payload)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// The connection's: the server may have had enough.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends a text message.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn send_text(&mut self, text: &str) -> io::Result<()> {
+        self.send_raw(&frame(0x1, text.as_bytes()))
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn send_binary(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.send_raw(&frame(0x2, payload))
+    }
+
+    /// Reads until the server ends the connection, passing over its messages.
+    pub fn wait_for_refusal(mut self) -> Refusal {
+        loop {
+            match self.read_frame() {
+                Ok((0x8, payload)) if payload.len() >= 2 => {
+                    let code = u16::from_be_bytes([payload[0], payload[1]]);
+                    let reason = String::from_utf8_lossy(&payload[2..]).into_owned();
+                    return Refusal::Closed(code, reason);
+                }
+                Ok((0x8, _)) => return Refusal::Closed(1005, String::new()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Refusal::Ended;
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Refusal::Reset;
+                }
+                Err(error) => panic!("the server neither answers nor closes: {error}"),
+            }
+        }
+    }
+
+    /// The opcode and payload of the next frame.
+    fn read_frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 2];
+        self.stream.read_exact(&mut head)?;
+        let length = match head[1] & 0x7f {
+            126 => {
+                let mut length = [0; 2];
+                self.stream.read_exact(&mut length)?;
+                u64::from(u16::from_be_bytes(length))
+            }
+            127 => {
+                let mut length = [0; 8];
+                self.stream.read_exact(&mut length)?;
+                u64::from_be_bytes(length)
+            }
+            length => u64::from(length),
+        };
+        assert_eq!(head[1] & 0x80, 0, "a server masks nothing");
+        assert!(
+            length <= 1 << 20,
+            "no message of siding is that long: {length}"
+        );
+        let mut payload = vec![0; length as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok((head[0] & 0x0f, payload))
+    }
+}
+
+/// A frame of siding.1: stream, kind, flags, length, payload.
+pub fn siding_frame(stream: u64, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = stream.to_be_bytes().to_vec();
+    frame.extend([kind, flags]);
+    frame.extend((payload.len() as u16).to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The hello of a client without a token.
+pub fn hello(id: &str) -> Vec<u8> {
+    format!(r#"{{"id":"{id}","window":65536,"version":"0.0.0"}}"#).into_bytes()
+}
+
+/// Sends `request` on a fresh connection and returns all that comes until the server closes.
+pub fn text_of_http_answer(address: SocketAddr, request: &str) -> String {
+    let mut stream = connect(address);
+    stream
+        .write_all(request.as_bytes())
+        .expect("the server takes a request");
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .expect("the server answers and closes");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A whole masked WebSocket frame.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    frame
+}
+
+/// Reads up to and with the empty line, and not a byte further.
+fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}

@@ -1,0 +1,291 @@
+//! Peers that are no siding, or pretend to be one: each loses its own connection, in its own time, and
+//! nothing else.
+
+mod common;
+
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
+
+use common::{
+    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, refusing,
+    text_of_http_answer,
+    websocket::{NONCE, SUBPROTOCOL, frame, hello, kind, siding_frame},
+    with_deadlines,
+};
+
+/// Longer than the handshake deadline of these tests, shorter than any other.
+const SPAN: Duration = Duration::from_secs(3);
+
+#[test]
+fn what_is_no_websocket_gets_an_answer_in_http() {
+    let tunnel = Tunnel::to("tcp", refusing());
+    let link = tunnel.link();
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        let answer = text_of_http_answer(link, request);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{request:?}: {answer}");
+    }
+    still_takes_clients(link);
+}
+
+#[test]
+fn a_websocket_that_is_no_siding_is_refused() {
+    let tunnel = Tunnel::to("tcp", refusing());
+    let link = tunnel.link();
+    let another_version = "Sec-WebSocket-Protocol: siding.99";
+    let another_protocol = "Sec-WebSocket-Protocol: chat, superchat";
+    let short_nonce = "Siding-Nonce: 0123";
+    for fields in [
+        &[][..],
+        &[NONCE],
+        &[another_version, NONCE],
+        &[another_protocol, NONCE],
+        &[SUBPROTOCOL],
+        &[SUBPROTOCOL, short_nonce],
+    ] {
+        let Err(answer) = WebSocketPeer::upgrade(link, fields) else {
+            panic!("upgraded with {fields:?}");
+        };
+        assert!(answer.starts_with("HTTP/1.1 4"), "{fields:?}: {answer}");
+    }
+    still_takes_clients(link);
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_before_hello_loses_its_link_and_nothing_else() {
+    let origin = Origin::echo();
+    // Not all of it is against the rules: what leaves the server waiting ends with the handshake.
+    let tunnel = Tunnel::builder()
+        .to("tcp", origin.address())
+        .server_config(r#"{ "timeouts": { "handshake": "1s" } }"#)
+        .start();
+    let link = tunnel.link();
+    let good = siding_frame(0, kind::HELLO, 0, &hello("edge-2"));
+    let messages: &[(&str, Vec<u8>)] = &[
+        ("text", frame(0x1, b"hello")),
+        ("an empty binary message", frame(0x2, b"")),
+        ("a truncated frame", frame(0x2, &good[..good.len() - 1])),
+        ("a truncated header", frame(0x2, &good[..5])),
+        ("an unknown kind", frame(0x2, &siding_frame(0, 99, 0, b""))),
+        (
+            "an unknown flag",
+            frame(0x2, &siding_frame(0, kind::HELLO, 0x80, &hello("edge-2"))),
+        ),
+        (
+            "data instead of hello",
+            frame(0x2, &siding_frame(1, kind::PROXY_DATA, 0, b"data")),
+        ),
+        (
+            "a welcome",
+            frame(0x2, &siding_frame(0, kind::WELCOME, 0, b"{}")),
+        ),
+        (
+            "no JSON",
+            frame(0x2, &siding_frame(0, kind::HELLO, 0, b"hello")),
+        ),
+        (
+            "an id that is none",
+            frame(0x2, &siding_frame(0, kind::HELLO, 0, &hello("a b/c"))),
+        ),
+        (
+            "an id without end",
+            frame(
+                0x2,
+                &siding_frame(0, kind::HELLO, 0, &hello(&"x".repeat(65))),
+            ),
+        ),
+        ("a message too large", frame(0x2, &vec![0; 8 << 10])),
+        (
+            "a message of 2^62 bytes",
+            [&[0x82, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat(),
+        ),
+        ("a frame that is not masked", vec![0x82, 0x01, 0x00]),
+        ("a reserved bit", vec![0xf2, 0x81, 0, 0, 0, 0, 0]),
+        ("a reserved opcode", vec![0x83, 0x81, 0, 0, 0, 0, 0]),
+        ("a ping that is too long", frame(0x9, &[0; 126])),
+        (
+            "noise",
+            (0..200_u8).map(|byte| byte.wrapping_mul(167)).collect(),
+        ),
+    ];
+    for (what, bytes) in messages {
+        let mut peer = WebSocketPeer::siding(link);
+        // It may have had enough before the last byte.
+        peer.send_raw(bytes).ok();
+        // Close, end or reset: any of them, but soon, and the link of the others stays up.
+        let refusal = peer.wait_for_refusal();
+        assert_ne!(
+            refusal,
+            Refusal::Closed(1000, String::new()),
+            "{what} is no normal end"
+        );
+    }
+    echoes(&tunnel.connect());
+    still_takes_clients(link);
+    assert_eq!(
+        tunnel.server.log().count(&format!("link {CLIENT}: down")),
+        0
+    );
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_after_welcome_is_told_and_loses_its_link_only() {
+    let origin = Origin::echo();
+    let tunnel = Tunnel::to("tcp", origin.address());
+    let hello = siding_frame(0, kind::HELLO, 0, &hello("edge-2"));
+    let messages: &[(&str, Vec<u8>)] = &[
+        ("a second hello", frame(0x2, &hello)),
+        ("text", frame(0x1, b"hello")),
+        (
+            "a truncated frame",
+            frame(0x2, &siding_frame(1, kind::PROXY_DATA, 0, b"data")[..14]),
+        ),
+        ("an unknown kind", frame(0x2, &siding_frame(0, 99, 0, b""))),
+        (
+            "what only a server sends",
+            frame(0x2, &siding_frame(1, kind::PROXY_CONNECT, 0, b"{}")),
+        ),
+        (
+            "data of no stream",
+            frame(0x2, &siding_frame(7, kind::PROXY_DATA, 0, b"data")),
+        ),
+        (
+            "connected, of no stream",
+            frame(0x2, &siding_frame(7, kind::PROXY_CONNECTED, 0, b"")),
+        ),
+        (
+            "credit of no stream",
+            frame(0x2, &siding_frame(7, kind::PROXY_CREDIT, 0, &[0, 0, 1, 0])),
+        ),
+        ("a message of 16 MiB", frame(0x2, &vec![0; 16 << 20])),
+    ];
+    for (what, bytes) in messages {
+        let mark = tunnel.server.log().mark();
+        let mut peer = WebSocketPeer::welcomed(tunnel.link(), "edge-2");
+        peer.send_raw(bytes).ok();
+        let refusal = peer.wait_for_refusal();
+        assert_ne!(
+            refusal,
+            Refusal::Closed(1000, String::new()),
+            "{what} is no normal end"
+        );
+        tunnel
+            .server
+            .log()
+            .wait_for_since(mark, "link edge-2: down");
+    }
+    echoes(&tunnel.connect());
+    assert_eq!(
+        tunnel.server.log().count(&format!("link {CLIENT}: down")),
+        0
+    );
+}
+
+#[test]
+fn a_client_that_overspends_its_credit_loses_its_link() {
+    let server = Siding::start([
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--proxy",
+        "edge-2=tcp:0:127.0.0.1:22",
+        "--log",
+        "debug",
+    ]);
+    let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
+    // A user who never reads, so that no credit ever comes back.
+    let _user = connect(server.proxy_address("tcp:0:127.0.0.1:22"));
+    let message = peer.wait_for_message();
+    assert_eq!(message[8], kind::PROXY_CONNECT, "{message:?}");
+    let stream = u64::from_be_bytes(message[..8].try_into().unwrap());
+    peer.send_binary(&siding_frame(stream, kind::PROXY_CONNECTED, 0, b""))
+        .unwrap();
+    let data = frame(0x2, &siding_frame(stream, kind::PROXY_DATA, 0, &[0; 8_000]));
+    // No window is as large as all of that.
+    let enough = |sent: &i32| sent % 100 == 0 && server.log().count("link edge-2: down") > 0;
+    let sent = (0..100_000)
+        .take_while(|sent| !enough(sent) && peer.send_raw(&data).is_ok())
+        .count();
+    assert!(sent < 100_000, "{sent} messages of 8,000 bytes were taken");
+    let line = server.log().wait_for("link edge-2: down");
+    assert!(line.contains("credit"), "{line}");
+}
+
+#[test]
+fn silence_ends_at_the_handshake_deadline() {
+    let server_config = r#"{ "timeouts": { "handshake": "300ms" } }"#;
+    let tunnel = Tunnel::builder()
+        .to("tcp", refusing())
+        .server_config(server_config)
+        .start();
+    let link = tunnel.link();
+    // Without a byte, within the request, and after the upgrade.
+    for request in ["", "GET / HTTP/1.1\r\nHost: a\r\nUpgr"] {
+        let mut stream = connect(link);
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(SPAN)).unwrap();
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{request:?}"),
+        }
+    }
+    WebSocketPeer::siding(link).wait_for_refusal();
+    let mut slow = WebSocketPeer::siding(link);
+    slow.send_raw(&[0x82]).unwrap();
+    slow.wait_for_refusal();
+    still_takes_clients(link);
+}
+
+#[test]
+fn a_client_outlives_servers_that_are_none() {
+    let (asked, report) = mpsc::channel();
+    let answers = Mutex::new(
+        [
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            "",
+        ]
+        .into_iter(),
+    );
+    let origin = Origin::start(move |mut stream| {
+        with_deadlines(&stream);
+        let Some(answer) = answers.lock().unwrap().next() else {
+            return;
+        };
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok();
+        stream.write_all(answer.as_bytes()).ok();
+        asked.send(()).unwrap();
+    });
+    let mut client = client(origin.address(), CLIENT, &[]);
+    for _ in 0..4 {
+        report.recv_timeout(PATIENCE).expect("it tries again");
+    }
+    assert!(client.is_running());
+}
+
+/// A client of `id` with these further arguments.
+fn client(link: SocketAddr, id: &str, arguments: &[&str]) -> Siding {
+    let url = format!("ws://{link}");
+    Siding::start(
+        ["client", "--server", &url, "--id", id, "--log", "debug"]
+            .iter()
+            .chain(arguments),
+    )
+}
+
+/// A real client, of another id, is welcomed.
+#[track_caller]
+fn still_takes_clients(link: SocketAddr) {
+    client(link, "edge-3", &[]).log().wait_for(": up to ");
+}
