@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     key::Key,
     reactor::{self, Reactor, net::Net},
-    tunnel::{Outlook, Sockets},
+    tunnel::{Outlook, Sockets, Standing},
 };
 
 impl<N: Net, O: Copy> Sockets for Reactor<N, O> {
@@ -31,6 +31,16 @@ impl<N: Net, O: Copy> Sockets for Reactor<N, O> {
             reactor::Outlook::Data => Outlook::Data,
             reactor::Outlook::End => Outlook::End,
             reactor::Outlook::Failed => Outlook::Failed,
+        }
+    }
+
+    fn standing(&self, key: Key) -> Standing {
+        if self.is_failed(key) {
+            Standing::Failed
+        } else if self.is_readable(key) {
+            Standing::Readable
+        } else {
+            Standing::Quiet
         }
     }
 }

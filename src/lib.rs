@@ -26,4 +26,5 @@ mod lend;
 pub mod pool;
 pub mod reactor;
 pub mod server;
+mod stage;
 pub mod tunnel;

@@ -14,10 +14,7 @@ use crate::{
     http::{Asked, Gather, Version},
     key::Key,
     pool::{self, Eviction, Slot},
-    reactor::{
-        Deadline, Reactor,
-        net::{Net, Ready},
-    },
+    reactor::{Deadline, Reactor, net::Net},
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::{ProxyId, UserId},
@@ -300,7 +297,6 @@ impl Client {
         &mut self,
         io: &mut Reactor<N, Owner>,
         carried: u32,
-        ready: Ready,
         now: Now,
     ) {
         let Some(found) = self.carried.get(carried as usize) else {
@@ -311,33 +307,15 @@ impl Client {
         let Some(tunnel) = self.connection.tunnel() else {
             return;
         };
-        if ready.writable
-            && tunnel.mux.has_tail(stream)
-            && let Some(happened) = tunnel
-                .mux
-                .writable(stream, io, &mut self.shared.budget, now)
-        {
+        if let Some(happened) = tunnel.mux.ready(stream, io, &mut self.shared.budget, now) {
             self.happened(io, happened, now);
         }
         self.schedule();
-        let awaits_head = match self.carried.get(carried as usize).map(|found| &found.state) {
-            Some(State::Exchange(_, exchange)) => exchange.head.is_some(),
-            Some(State::Raw(_)) => false,
-            Some(State::Dialling { .. }) | None => return,
-        };
-        let Some(tunnel) = self.connection.tunnel() else {
-            return;
-        };
-        if awaits_head {
-            if io.is_readable(key) {
-                self.read_response(io, carried, now);
-            }
-        } else if io.is_failed(key)
-            && let Some(happened) = tunnel.mux.socket_failed(stream, &mut self.shared.budget)
-        {
-            self.happened(io, happened, now);
-        } else if io.is_readable(key) {
-            tunnel.mux.schedule(stream);
+        let awaits_head = self.carried.get(carried as usize).is_some_and(
+            |found| matches!(&found.state, State::Exchange(_, exchange) if exchange.head.is_some()),
+        );
+        if awaits_head && io.is_readable(key) {
+            self.read_response(io, carried, now);
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use log::{Level, error, info, log, warn};
 
-use super::{Client, Owner, Stage, dial::Whose};
+use super::{Client, Owner, dial::Whose};
 use crate::{
     clock::Now,
     http::{Gather, Gathered},
@@ -460,7 +460,7 @@ impl Client {
                 self.stream_ended(io, carried, ended, now);
             }
         }
-        if self.stage != Stage::Running {
+        if self.stage.is_ending() {
             return;
         }
         let mut random = [0; 4];

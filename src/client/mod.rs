@@ -26,10 +26,8 @@ use crate::{
     config::{ClientConfig, Target},
     key::Key,
     pool::{Pool, PoolLimits, Slot},
-    reactor::{
-        Deadline, Flushed, Found, Reactor, Role,
-        net::{Net, Ready},
-    },
+    reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
+    stage::Stage,
     tunnel::{Shared, control::Reason, window::Pressure},
 };
 
@@ -78,16 +76,6 @@ pub struct Counters {
     pub ended: u64,
     /// Payload bytes carried both ways, by streams that go on, too.
     pub bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Running,
-    /// Asked to stop: what goes on may end.
-    Draining,
-    /// Goodbye is said; until the peers have read it.
-    Leaving,
-    Over,
 }
 
 impl Client {
@@ -202,19 +190,12 @@ impl Client {
 impl<N: Net> Role<N> for Client {
     type Owner = Owner;
 
-    fn ready(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        key: Key,
-        owner: Owner,
-        ready: Ready,
-        now: Now,
-    ) {
+    fn ready(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
         self.shared.budget.note_unread(io.unread_bytes());
         match owner {
             Owner::Link => self.link_ready(io, now),
             Owner::Attempt(dial) => self.attempt_ready(io, dial, key, now),
-            Owner::Target(carried) => self.target_ready(io, carried, ready, now),
+            Owner::Target(carried) => self.target_ready(io, carried, now),
             Owner::Parked(slot) => self.parked_ready(io, key, slot),
             Owner::Dial(_) | Owner::Drain => {}
         }
@@ -269,10 +250,7 @@ impl<N: Net> Role<N> for Client {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
-        if self.stage == Stage::Leaving && io.lingering() == 0 {
-            self.stage = Stage::Over;
-        }
-        if matches!(self.stage, Stage::Leaving | Stage::Over) {
+        if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;
         }
         let flushed = if std::mem::take(&mut self.scheduled) {

@@ -181,7 +181,7 @@ impl Client {
             surplus,
             // The last look, after which an event will tell.
             socket_quiet: !surplus && io.is_quiet(key),
-            draining: self.is_draining(),
+            draining: self.stage.is_ending(),
             ..exchange.facts
         };
         let Some(origin) = exchange.origin else {
@@ -212,10 +212,6 @@ impl Client {
         };
         debug!("{}: connection not parked, {refused}", exchange.target);
         io.close(key);
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.stage != super::Stage::Running
     }
 }
 

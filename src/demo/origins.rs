@@ -23,10 +23,7 @@ use super::{
 use crate::{
     clock::Now,
     key::Key,
-    reactor::{
-        Accepted, Deadline, Flushed, Found, Reactor, Role,
-        net::{Net, Ready},
-    },
+    reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role, net::Net},
 };
 
 /// Where the origins listen.
@@ -160,7 +157,7 @@ impl Origins {
 impl<N: Net> Role<N> for Origins {
     type Owner = Owner;
 
-    fn ready(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, _: Ready, _: Now) {
+    fn ready(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, _: Now) {
         match owner {
             Owner::Listener(service) => self.accept(io, key, service),
             Owner::Connection(index) => self.go_on(io, key, index),

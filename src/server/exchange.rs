@@ -105,7 +105,7 @@ impl Server {
         };
         let is_head = request.is_head();
         let asked = request.asked();
-        let keep_alive = asked.keep_alive && !self.is_draining();
+        let keep_alive = asked.keep_alive && !self.stage.is_ending();
         let facts = RequestFacts {
             head: is_head,
             http10: asked.version == Version::Http10,
@@ -235,7 +235,7 @@ impl Server {
             StreamEnd::Answered {
                 keep: true,
                 request_whole: true,
-            } if !self.is_draining() => {
+            } if !self.stage.is_ending() => {
                 self.fronts[front as usize].state = State::Head(Gather::default());
                 let at = now.instant + self.config.timeouts.keep_alive;
                 io.set_deadline(key, Deadline::At(at));

@@ -7,15 +7,12 @@ use std::net::SocketAddr;
 
 use log::{debug, info, trace};
 
-use super::{Owner, Server, Stage};
+use super::{Owner, Server};
 use crate::{
     clock::Now,
     http::{Body, CONNECT_ESTABLISHED, Gather},
     key::Key,
-    reactor::{
-        Deadline, Reactor,
-        net::{Net, Ready},
-    },
+    reactor::{Deadline, Reactor, net::Net},
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::UserId,
@@ -159,40 +156,19 @@ impl Server {
         Ok(stream)
     }
 
-    pub(super) fn front_ready<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        front: u32,
-        ready: Ready,
-        now: Now,
-    ) {
+    pub(super) fn front_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
         let Some(found) = self.fronts.get(front as usize) else {
             return;
         };
-        let (key, link) = (found.key, found.link);
+        let link = found.link;
         let Some(stream) = found.stream() else {
             return self.read_request(io, front, now);
         };
         let Some(tunnel) = self.links.tunnel(link) else {
             return;
         };
-        if ready.writable
-            && tunnel.mux.has_tail(stream)
-            && let Some(happened) = tunnel
-                .mux
-                .writable(stream, io, &mut self.shared.budget, now)
-        {
+        if let Some(happened) = tunnel.mux.ready(stream, io, &mut self.shared.budget, now) {
             self.happened(io, link, happened, now);
-        }
-        let Some(tunnel) = self.links.tunnel(link) else {
-            return;
-        };
-        if io.is_failed(key)
-            && let Some(happened) = tunnel.mux.socket_failed(stream, &mut self.shared.budget)
-        {
-            self.happened(io, link, happened, now);
-        } else if io.is_readable(key) {
-            tunnel.mux.schedule(stream);
         }
         self.schedule(link);
     }
@@ -404,9 +380,5 @@ impl Server {
         for front in idle {
             io.close(self.fronts.remove(front as usize).key);
         }
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.stage != Stage::Running
     }
 }

@@ -14,7 +14,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use log::{debug, info, warn};
 use slab::Slab;
 
-use super::{Owner, Server, Stage};
+use super::{Owner, Server};
 use crate::{
     clock::Now,
     config::ClientId,
@@ -595,11 +595,6 @@ impl Server {
             self.stream_ended(io, front, ended, io.now());
         }
         Some(entry.key)
-    }
-
-    /// Whether a client's new streams must wait for better times.
-    pub(super) fn is_closing(&self) -> bool {
-        self.stage != Stage::Running
     }
 }
 

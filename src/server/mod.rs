@@ -27,10 +27,8 @@ use crate::{
     clock::Now,
     config::{ServerConfig, Spec},
     key::Key,
-    reactor::{
-        Accepted, Deadline, Flushed, Found, Reactor, Role,
-        net::{Net, Ready},
-    },
+    reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role, net::Net},
+    stage::Stage,
     tunnel::{Shared, ids::Unique},
 };
 
@@ -65,17 +63,9 @@ pub struct Server {
     scheduled: VecDeque<u32>,
     listener: Key,
     address: SocketAddr,
+    /// Accepting pauses for want of descriptors.
+    starved: bool,
     stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Running,
-    /// Asked to stop: what goes on may end.
-    Draining,
-    /// Goodbye is said; until the peers have read it.
-    Leaving,
-    Over,
 }
 
 /// Why the server cannot start.
@@ -132,6 +122,7 @@ impl Server {
             scheduled: VecDeque::new(),
             listener,
             address,
+            starved: false,
             stage: Stage::Running,
             config: config.clone(),
         };
@@ -175,6 +166,7 @@ impl Server {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match io.accept(self.listener, Owner::Clients) {
                 Accepted::Connection(key, peer) => {
+                    self.starved = false;
                     if self.links.handshakes() >= self.config.limits.handshakes {
                         warn!(
                             "link from {peer}: refused, {} handshakes are under way",
@@ -188,7 +180,7 @@ impl Server {
                     io.set_deadline(key, Deadline::At(at));
                 }
                 Accepted::Empty => return,
-                Accepted::Starved => return warn_starved(),
+                Accepted::Starved => return self.pause_accepting(),
             }
         }
         io.again(self.listener);
@@ -203,12 +195,22 @@ impl Server {
     ) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match io.accept(listener, Owner::Proxy(proxy)) {
-                Accepted::Connection(key, peer) => self.user_arrived(io, proxy, key, peer, now),
+                Accepted::Connection(key, peer) => {
+                    self.starved = false;
+                    self.user_arrived(io, proxy, key, peer, now);
+                }
                 Accepted::Empty => return,
-                Accepted::Starved => return warn_starved(),
+                Accepted::Starved => return self.pause_accepting(),
             }
         }
         io.again(listener);
+    }
+
+    /// Descriptors have run out. Said once for each time that it comes to this.
+    fn pause_accepting(&mut self) {
+        if !std::mem::replace(&mut self.starved, true) {
+            warn!("out of descriptors: accepting pauses");
+        }
     }
 
     /// Ends when nobody is served any more.
@@ -255,20 +257,13 @@ pub struct Counters {
 impl<N: Net> Role<N> for Server {
     type Owner = Owner;
 
-    fn ready(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        key: Key,
-        owner: Owner,
-        ready: Ready,
-        now: Now,
-    ) {
+    fn ready(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
         self.shared.budget.note_unread(io.unread_bytes());
         match owner {
             Owner::Clients => self.accept_links(io, now),
             Owner::Link(link) => self.link_ready(io, link, now),
             Owner::Proxy(proxy) => self.accept_users(io, key, proxy, now),
-            Owner::Front(front) => self.front_ready(io, front, ready, now),
+            Owner::Front(front) => self.front_ready(io, front, now),
             Owner::Away(_) | Owner::Drain => {}
         }
     }
@@ -321,10 +316,7 @@ impl<N: Net> Role<N> for Server {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
-        if self.stage == Stage::Leaving && io.lingering() == 0 {
-            self.stage = Stage::Over;
-        }
-        if matches!(self.stage, Stage::Leaving | Stage::Over) {
+        if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;
         }
         // What one link's events schedule on others is flushed in this turn, too; what asks for more
@@ -353,10 +345,6 @@ impl<N: Net> Role<N> for Server {
     fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
-}
-
-fn warn_starved() {
-    warn!("out of descriptors: accepting pauses");
 }
 
 /// How many connections one listener may take in a turn while links wait.

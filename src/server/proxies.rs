@@ -192,7 +192,7 @@ impl Server {
         spec: &str,
         now: Now,
     ) -> Result<u32, String> {
-        if self.is_closing() {
+        if self.stage.is_ending() {
             return Err("the server is stopping".into());
         }
         let spec: Spec = spec.parse().map_err(|error| format!("{error}"))?;

@@ -66,6 +66,20 @@ pub trait Sockets {
 
     /// What a read would find, without reading.
     fn outlook(&mut self, key: Key) -> Outlook;
+
+    /// What the socket's events have told so far, without a look.
+    fn standing(&self, key: Key) -> Standing;
+}
+
+/// What a socket's events have told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing to read.
+    Quiet,
+    /// There may be something to read.
+    Readable,
+    /// It was reset, or timed out.
+    Failed,
 }
 
 /// What a read would find.

@@ -15,7 +15,7 @@ use crate::{
     tunnel::{
         Outlook,
         control::RequestFacts,
-        frame::{BATCH_MAX, HEADER_BYTES, Message},
+        frame::{BATCH_MAX, Batch, HEADER_BYTES, Message},
     },
 };
 
@@ -84,6 +84,15 @@ impl crate::tunnel::Sockets for Sockets {
             !std::mem::replace(&mut socket.shut, true),
             "FIN is sent once"
         );
+    }
+
+    fn standing(&self, key: Key) -> Standing {
+        match self.0.get(&key) {
+            None => Standing::Failed,
+            Some(socket) if socket.failed => Standing::Failed,
+            Some(socket) if !socket.input.is_empty() || socket.ended => Standing::Readable,
+            Some(_) => Standing::Quiet,
+        }
     }
 
     fn outlook(&mut self, key: Key) -> Outlook {
@@ -413,10 +422,16 @@ fn a_reset_without_credit_reaches_the_other_end() {
     pair.run(true);
     pair.server.sockets.0.get_mut(&user(0)).unwrap().failed = true;
     assert!(
-        pair.server
-            .mux
-            .socket_failed(stream, &mut pair.server.budget)
-            .is_none()
+        {
+            let End {
+                mux,
+                sockets,
+                budget,
+                ..
+            } = &mut pair.server;
+            mux.ready(stream, sockets, budget, pair.now)
+        }
+        .is_none()
     );
     pair.run(true);
     assert_eq!(

@@ -1,0 +1,199 @@
+//! One pass of the event loop, and the role that is called in it.
+//!
+//! ```text
+//! poll --> events --> names --> work kept --> deadlines --> flush --> vacate
+//! ```
+//!
+//! Everything is handled before anything is sent, so that what many events ask for leaves in few
+//! writes; slots are vacated last, so that no event of this turn can meet a new tenant.
+
+use std::{io, time::Duration};
+
+use log::trace;
+
+use super::{
+    Found, Reactor,
+    net::{Event, Net, Ready},
+    socket::{Deadline, Kind, Life},
+};
+use crate::{clock::Now, key::Key};
+
+/// What a role answers to.
+pub trait Role<N: Net> {
+    /// The role's label of a socket.
+    type Owner: Copy;
+
+    /// A socket may be ready; a listener may have a connection.
+    fn ready(&mut self, io: &mut Reactor<N, Self::Owner>, key: Key, owner: Self::Owner, now: Now);
+
+    /// A deadline has passed; it is unset by then.
+    fn timeout(&mut self, io: &mut Reactor<N, Self::Owner>, key: Key, owner: Self::Owner, now: Now);
+
+    /// A name that was pending has an answer.
+    fn resolved(&mut self, io: &mut Reactor<N, Self::Owner>, name: &str, found: &Found, now: Now);
+
+    /// The operator asks to end; asked a second time, at once.
+    fn stop(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
+
+    /// Everything of this turn was handled: send what there is to send.
+    fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
+
+    /// Whether the role has ended.
+    fn is_over(&self) -> bool;
+}
+
+/// Whether there is more to flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flushed {
+    /// No.
+    Idle,
+    /// Yes: poll without sleeping.
+    More,
+}
+
+impl<N: Net, O: Copy> Reactor<N, O> {
+    /// Runs `role` until it is over.
+    ///
+    /// # Errors
+    /// The selector failed: the process cannot go on.
+    pub fn run<R: Role<N, Owner = O>>(&mut self, role: &mut R) -> io::Result<()> {
+        let mut flushed = role.flush(self, self.now);
+        while !role.is_over() {
+            flushed = self.turn(role, flushed)?;
+        }
+        Ok(())
+    }
+
+    /// One turn: poll, handle, flush.
+    ///
+    /// # Errors
+    /// The selector failed: the process cannot go on.
+    pub fn turn<R: Role<N, Owner = O>>(
+        &mut self,
+        role: &mut R,
+        flushed: Flushed,
+    ) -> io::Result<Flushed> {
+        let timeout = if flushed == Flushed::More || !self.again.is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            self.wheel
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(self.now.instant))
+        };
+        let again = self.again.len();
+        let mut events = std::mem::take(&mut self.events);
+        self.net.poll(&mut events, timeout)?;
+        self.now = self.net.now();
+        trace!(
+            "turn: {} events, {again} kept, slept up to {timeout:?}",
+            events.len()
+        );
+        for event in events.drain(..) {
+            match event {
+                Event::Ready { index, ready } => self.dispatch(role, index, ready),
+                Event::Resolved { name, result } => {
+                    let found = self.names.resolved(&name, result, self.now.instant);
+                    role.resolved(self, &name, &found, self.now);
+                }
+                Event::Stop => role.stop(self, self.now),
+            }
+        }
+        self.events = events;
+        for _ in 0..again {
+            let Some(key) = self.again.pop_front() else {
+                break;
+            };
+            let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+                continue;
+            };
+            if socket.serial != key.serial || !std::mem::take(&mut socket.again) {
+                continue;
+            }
+            match socket.life {
+                Life::Open => {
+                    let owner = socket.owner;
+                    role.ready(self, key, owner, self.now);
+                }
+                Life::Lingering { .. } => self.discard(key),
+                Life::Closing => {}
+            }
+        }
+        while let Some((_, key)) = self.wheel.expire(self.now.instant) {
+            self.expired(role, key);
+        }
+        let flushed = role.flush(self, self.now);
+        self.sweep();
+        Ok(flushed)
+    }
+
+    fn dispatch<R: Role<N, Owner = O>>(&mut self, role: &mut R, index: u32, ready: Ready) {
+        let Some(socket) = self.sockets.get_mut(index as usize) else {
+            return;
+        };
+        let key = Key {
+            index,
+            serial: socket.serial,
+        };
+        socket.readable |= ready.readable || ready.closed;
+        socket.writable |= ready.writable;
+        socket.closed |= ready.closed || ready.error;
+        match socket.life {
+            Life::Closing => return,
+            Life::Lingering { .. } => return self.discard(key),
+            Life::Open => {}
+        }
+        if ready.error
+            && !socket.connecting
+            && let Kind::Stream(stream) = &mut socket.kind
+            && let Some(error) = self.net.take_error(stream)
+        {
+            socket.failed = Some(error.kind());
+            socket.readable = true;
+        }
+        let owner = socket.owner;
+        role.ready(self, key, owner, self.now);
+    }
+
+    fn expired<R: Role<N, Owner = O>>(&mut self, role: &mut R, key: Key) {
+        let now = self.now;
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        if socket.serial != key.serial || socket.life == Life::Closing {
+            return;
+        }
+        socket.timer = None;
+        let Some(at) = socket.due() else { return };
+        if at > now.instant {
+            socket.timer = Some(self.wheel.insert(at, key));
+            return;
+        }
+        socket.deadline = Deadline::None;
+        if matches!(socket.life, Life::Lingering { .. }) {
+            self.close(key);
+        } else if matches!(socket.kind, Kind::Listener(_)) {
+            self.again(key);
+        } else {
+            let owner = socket.owner;
+            role.timeout(self, key, owner, now);
+        }
+    }
+
+    /// Vacates the slots of closed sockets.
+    fn sweep(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.closing) {
+            let socket = self.sockets.remove(key.index as usize);
+            if let Some(timer) = socket.timer {
+                self.wheel.cancel(timer);
+            }
+            self.unread -= socket.unread_len();
+        }
+        for listener in std::mem::take(&mut self.starved) {
+            self.again(listener);
+        }
+    }
+}

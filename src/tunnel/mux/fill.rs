@@ -1,0 +1,237 @@
+//! The sending half of the mux: whose turn it is, and what is put into a batch.
+
+use crate::{
+    clock::Now,
+    http::Body,
+    tunnel::{
+        Sockets,
+        control::{self, How, Reason},
+        frame::{Batch, Flags, Kind, StreamId},
+        mux::{Handle, Happened, Life, Mux, Queued, Side, StreamEnd},
+        relay::{Filled, ReadFailure},
+        window::{Budget, EARLY_MAX},
+    },
+};
+
+impl Mux {
+    /// Puts what there is to say into `batch`, up to an event that the role must see (then it comes
+    /// back with the same batch); `None`: the batch is full, or nothing is left.
+    #[must_use]
+    pub fn fill(
+        &mut self,
+        batch: &mut Batch,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        if batch.is_empty() {
+            self.fresh_bytes = 0;
+        }
+        while let Some((kind, payload)) = self.outbox.front() {
+            if !batch.push(StreamId::LINK, *kind, payload) {
+                return None;
+            }
+            self.outbox.pop_front();
+        }
+        loop {
+            // Marks first, those included that the last frame set.
+            while let Some(&handle) = self.marked.front() {
+                if !self.fill_marks(handle, batch, budget) {
+                    return None;
+                }
+                self.marked.pop_front();
+            }
+            if batch.room() < Body::ROOM_MIN {
+                return None;
+            }
+            let (handle, queued) = self.next(batch)?;
+            let happened = self.fill_stream(handle, queued, batch, sockets, budget, now);
+            if happened.is_some() {
+                return happened;
+            }
+        }
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self, batch: &Batch) -> Option<(Handle, Queued)> {
+        loop {
+            let fresh_first = self.waiting.is_empty() || self.fresh_bytes < batch.limit() / 2;
+            let (first, second) = if fresh_first {
+                (&mut self.fresh, &mut self.waiting)
+            } else {
+                (&mut self.waiting, &mut self.fresh)
+            };
+            let handle = first.pop_front().or_else(|| second.pop_front())?;
+            if let Some(stream) = self.any_stream(handle) {
+                return Some((handle, std::mem::replace(&mut stream.queued, Queued::No)));
+            }
+        }
+    }
+
+    fn fill_stream(
+        &mut self,
+        handle: Handle,
+        queued: Queued,
+        batch: &mut Batch,
+        sockets: &mut dyn Sockets,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
+        let alone = self.fresh.is_empty() && self.waiting.is_empty();
+        let stream = self.any_stream(handle)?;
+        let id = stream.id;
+        let share = match queued {
+            _ if alone => usize::MAX,
+            Queued::Fresh => QUANTUM_FRESH,
+            Queued::Waiting | Queued::No => QUANTUM,
+        };
+        let room = batch.room().min(share);
+        let before = stream.relay.held();
+        let filled = stream.relay.fill(
+            &mut batch.payload()[..room],
+            stream.key,
+            sockets,
+            now.instant,
+        );
+        let stays = matches!(filled, Filled::Frame { .. }) && !stream.relay.is_sent();
+        if stays {
+            stream.queued = Queued::Waiting;
+        }
+        let closing = stream.life != Life::Live && !stream.relay.has_pending();
+        self.settle(handle.index, before, budget);
+        if stays {
+            self.waiting.push_back(handle);
+        }
+        match filled {
+            Filled::Frame { length, flags } => {
+                batch.seal(id, Kind::ProxyData, flags, length);
+                self.carried += length as u64;
+                if queued == Queued::Fresh {
+                    self.fresh_bytes += length;
+                }
+                if closing {
+                    self.mark(handle);
+                    return None;
+                }
+                self.sent(handle, flags, budget)
+            }
+            Filled::Idle => {
+                if closing {
+                    self.mark(handle);
+                }
+                None
+            }
+            Filled::Failed { reason, visible } => {
+                let stream = self.stream(handle)?;
+                // What the user has must look cut off, not complete.
+                let how = if stream.answered && visible {
+                    How::Orderly
+                } else {
+                    How::Abort
+                };
+                let reason = match (self.side, reason) {
+                    (Side::Server, ReadFailure::Malformed(_)) => Reason::BadRequest,
+                    (Side::Server, _) => Reason::UserReset,
+                    (Side::Client, ReadFailure::Malformed(_)) => Reason::BadResponse,
+                    (Side::Client, ReadFailure::Truncated) => Reason::OriginClosed,
+                    (Side::Client, ReadFailure::Socket) => Reason::TargetReset,
+                };
+                Some(self.fail(handle, how, reason, budget))
+            }
+        }
+    }
+
+    /// A frame with `flags` is in the batch.
+    fn sent(&mut self, handle: Handle, flags: Flags, budget: &mut Budget) -> Option<Happened> {
+        let side = self.side;
+        let stream = self.stream(handle)?;
+        let owner = stream.owner;
+        if flags.has(Flags::FINAL) {
+            stream.answered = true;
+        }
+        if flags.has(Flags::FIN) {
+            if stream.relay.is_broken() {
+                // Its socket takes nothing, and now has nothing more to say.
+                let reason = self.reset_reason();
+                return Some(self.fail(handle, How::Orderly, reason, budget));
+            }
+            if stream.relay.is_inbound_over() {
+                return Some(self.remove(handle, StreamEnd::Closed, budget));
+            }
+            return Some(Happened::HalfClosed(owner));
+        }
+        if flags.has(Flags::MESSAGE_END) {
+            if side == Side::Server {
+                return Some(Happened::RequestSent(owner));
+            }
+            let request_whole = stream.relay.is_delivered();
+            let end = StreamEnd::Answered {
+                keep: flags.has(Flags::KEEP),
+                request_whole,
+            };
+            return Some(self.remove(handle, end, budget));
+        }
+        None
+    }
+
+    /// Writes a stream's marks; `false` when the batch is full.
+    fn fill_marks(&mut self, handle: Handle, batch: &mut Batch, budget: &mut Budget) -> bool {
+        let pressure = budget.pressure();
+        let Some(stream) = self.any_stream(handle) else {
+            return true;
+        };
+        let id = stream.id;
+        if let Some(connect) = &stream.connect {
+            let Ok(length) = control::encode(connect, batch.payload()) else {
+                return false;
+            };
+            batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
+            stream.connect = None;
+        }
+        // When the request is here whole, nobody waits for credit: it goes with the response.
+        let waits = !stream.raw && stream.relay.is_told() && !stream.relay.has_pending();
+        if stream.marks.connected && !(waits && stream.life == Life::Live) {
+            if !batch.push(id, Kind::ProxyConnected, &[]) {
+                return false;
+            }
+            stream.marks.connected = false;
+            stream.relay.window().open(EARLY_MAX);
+        }
+        if stream.marks.upgraded {
+            if !batch.push(id, Kind::ProxyUpgraded, &[]) {
+                return false;
+            }
+            stream.marks.upgraded = false;
+        }
+        if let Life::Closing(disconnect) = stream.life {
+            if stream.relay.has_pending() {
+                // Orderly: after its data; it is marked again then.
+                stream.marks.queued = false;
+                return true;
+            }
+            let Ok(length) = control::encode(&disconnect, batch.payload()) else {
+                return false;
+            };
+            batch.seal(id, Kind::ProxyDisconnect, Flags::NONE, length);
+            self.streams.remove(handle.index as usize);
+            self.closing -= 1;
+            return true;
+        }
+        let due = stream.relay.due(pressure);
+        if due > 0 {
+            if !batch.push(id, Kind::ProxyCredit, &due.to_be_bytes()) {
+                return false;
+            }
+            stream.relay.window().grant(due);
+        }
+        stream.marks.queued = false;
+        true
+    }
+}
+
+/// What a stream may send in one go while others wait: four turns to a full batch.
+const QUANTUM: usize = 16 * 1024;
+
+/// What a stream that was silent before may send at once: a keystroke, a request, the head of a
+/// response. If it has more, it is bulk, and waits for its turn behind the others.
+const QUANTUM_FRESH: usize = 4 * 1024;
