@@ -29,6 +29,9 @@ const TOKEN: &str = "the right token of this test";
 /// A span long enough to see a loop spin or a storm of attempts.
 const SPAN: Duration = Duration::from_secs(3);
 
+/// For an end that nothing is left to wait for: on a busy machine, but far below the drain deadline.
+const SOON: Duration = Duration::from_secs(10);
+
 #[test]
 fn a_killed_server_ends_its_streams_and_the_client_finds_the_next_one() {
     let origin = Origin::source(1, ENDLESS);
@@ -229,7 +232,7 @@ fn sigterm_lets_the_servers_transfers_finish_and_takes_no_new_users() {
     });
     digest_reply(&user, 5, 0, LONG).unwrap();
     drop(user);
-    assert_eq!(tunnel.server.wait().code(), Some(0));
+    assert_eq!(tunnel.server.wait_within(SOON).code(), Some(0));
 }
 
 #[test]
@@ -246,7 +249,7 @@ fn sigterm_lets_the_clients_transfers_finish() {
     });
     digest_reply(&user, 6, 0, LONG).unwrap();
     drop(user);
-    assert_eq!(tunnel.client.wait().code(), Some(0));
+    assert_eq!(tunnel.client.wait_within(SOON).code(), Some(0));
     tunnel.restart_client();
     converse(&tunnel.connect(), 7, 100, 100).unwrap();
 }

@@ -18,7 +18,7 @@ use crate::{
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::{ProxyId, UserId},
-        mux::{Ended, Handle, StreamEnd},
+        mux::{Ended, Handle, Orphan, StreamEnd},
         window::Pressure,
     },
 };
@@ -407,6 +407,30 @@ impl Client {
                     .release(exchange.head.as_ref().map_or(0, Gather::held));
                 self.exchange_ended(io, key, *exchange, ended.end, now);
             }
+        }
+    }
+
+    /// The link of the stream is gone.
+    pub(super) fn stream_orphaned<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        orphan: Orphan,
+        now: Now,
+    ) {
+        let Orphan { owner, ended, rest } = orphan;
+        let key = match self.carried.get(owner as usize).map(|found| &found.state) {
+            Some(State::Raw(key)) => *key,
+            // Nobody is left to have the response.
+            _ => return self.stream_ended(io, owner, ended, now),
+        };
+        match rest {
+            Some(rest) => {
+                let found = self.carried.remove(owner as usize);
+                self.counters.ended += 1;
+                self.log_end(&found, &ended, now);
+                io.farewell(key, &rest, self.config.timeouts.half_close);
+            }
+            None => self.stream_ended(io, owner, ended, now),
         }
     }
 

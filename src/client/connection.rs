@@ -453,11 +453,11 @@ impl Client {
                 .was_up(now.instant.saturating_duration_since(since));
         }
         if let Some(tunnel) = connection.tunnel() {
-            for (carried, ended) in tunnel
+            let orphans = tunnel
                 .mux
-                .end_all(Reason::LinkLost, &mut self.shared.budget)
-            {
-                self.stream_ended(io, carried, ended, now);
+                .end_all(Reason::LinkLost, &mut self.shared.budget);
+            for orphan in orphans {
+                self.stream_orphaned(io, orphan, now);
             }
         }
         if self.stage.is_ending() {

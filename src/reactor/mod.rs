@@ -39,7 +39,7 @@ use slab::Slab;
 use self::{
     net::{Event, NameClass, Net, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
-    socket::{Kind, Life, Socket},
+    socket::{Kind, Life, Socket, Unread},
     wheel::TimerWheel,
 };
 pub use self::{
@@ -144,7 +144,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.sockets.is_empty()
     }
 
-    /// Bytes that were read and given back.
+    /// Bytes that were read and given back, or that are left to be written in a farewell.
     pub fn unread_bytes(&self) -> usize {
         self.unread
     }
@@ -516,23 +516,29 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is not called
     /// again.
     pub fn linger(&mut self, key: Key, idle: Duration) {
-        self.shutdown(key);
-        let until = self.now.instant + LINGER_MAX;
+        self.farewell(key, &[], idle);
+    }
+
+    /// Writes `bytes`, however long the peer takes them within `idle` of each other, and then
+    /// [lingers](Reactor::linger). The owner is not called again.
+    pub fn farewell(&mut self, key: Key, bytes: &[u8], idle: Duration) {
         let Some(socket) = self.socket(key) else {
             return;
         };
         let dropped = socket.unread_len();
         socket.drop_unread();
-        socket.life = Life::Lingering { until };
+        // From here on these are the bytes that are still to be written.
+        socket.unread(bytes);
+        socket.life = Life::Lingering { until: None };
+        self.unread = self.unread - dropped + bytes.len();
         self.lingering += 1;
-        self.unread -= dropped;
         self.set_deadline(key, Deadline::Idle(idle));
-        self.discard(key);
+        self.part(key);
     }
 
-    fn discard(&mut self, key: Key) {
+    /// Goes on with a connection that is left: writes the rest, then FIN, then discards.
+    fn part(&mut self, key: Key) {
         let now = self.now.instant;
-        let mut sink = [0; DISCARD];
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return;
         };
@@ -540,8 +546,31 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             return;
         };
         let Kind::Stream(stream) = &mut socket.kind else {
-            return;
+            return self.close(key);
         };
+        let until = match until {
+            Some(until) => until,
+            None => {
+                while let Some(rest) = socket.unread.as_ref().map(|unread| unread.rest()) {
+                    match stream.write(rest) {
+                        Ok(written @ 1..) => {
+                            socket.active = now;
+                            self.unread -= written;
+                            Unread::advance(&mut socket.unread, written);
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                        Ok(_) | Err(_) => return self.close(key),
+                    }
+                }
+                if self.net.shutdown(stream).is_err() {
+                    return self.close(key);
+                }
+                let until = now + LINGER_MAX;
+                socket.life = Life::Lingering { until: Some(until) };
+                until
+            }
+        };
+        let mut sink = [0; DISCARD];
         for _ in 0..DISCARD_READS_MAX {
             match stream.read(&mut sink) {
                 Ok(1..) if now < until => socket.active = now,

@@ -20,7 +20,8 @@ pub(super) struct Socket<N: Net, O> {
     pub active: Instant,
     /// Why the socket failed, once an event or a read has said so.
     pub failed: Option<io::ErrorKind>,
-    unread: Option<Box<Unread>>,
+    /// Bytes that were given back; of a lingering socket, those to be written.
+    pub unread: Option<Box<Unread>>,
     pub readable: bool,
     pub writable: bool,
     /// The peer was seen to close, or the socket to fail: read on to the end.
@@ -39,9 +40,11 @@ pub(super) enum Kind<N: Net> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Open,
-    /// FIN is sent; what comes is discarded.
+    /// Its owner has left it: what is unread is still to be written, then FIN is sent, and until then
+    /// what comes is discarded.
     Lingering {
-        until: Instant,
+        /// Known once FIN is sent.
+        until: Option<Instant>,
     },
     /// Its slot is vacated at the end of the turn.
     Closing,
@@ -59,10 +62,26 @@ pub enum Deadline {
     Idle(Duration),
 }
 
-/// Bytes that were given back.
-struct Unread {
+/// Bytes that wait at a socket.
+pub(super) struct Unread {
     bytes: Vec<u8>,
     taken: usize,
+}
+
+impl Unread {
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Takes `bytes` off the front; what is empty then is gone.
+    pub fn advance(unread: &mut Option<Box<Unread>>, bytes: usize) {
+        if let Some(waiting) = unread {
+            waiting.taken += bytes;
+            if waiting.taken == waiting.bytes.len() {
+                *unread = None;
+            }
+        }
+    }
 }
 
 impl<N: Net, O> Socket<N, O> {
@@ -101,9 +120,7 @@ impl<N: Net, O> Socket<N, O> {
     }
 
     pub fn unread_len(&self) -> usize {
-        self.unread
-            .as_ref()
-            .map_or(0, |unread| unread.bytes.len() - unread.taken)
+        self.unread.as_ref().map_or(0, |unread| unread.rest().len())
     }
 
     pub fn unread(&mut self, bytes: &[u8]) {
@@ -126,14 +143,10 @@ impl<N: Net, O> Socket<N, O> {
 
     /// Takes of what was given back; `None` when there is nothing.
     pub fn take_unread(&mut self, into: &mut [u8]) -> Option<usize> {
-        let unread = self.unread.as_mut()?;
-        let rest = &unread.bytes[unread.taken..];
+        let rest = self.unread.as_ref()?.rest();
         let taken = rest.len().min(into.len());
         into[..taken].copy_from_slice(&rest[..taken]);
-        unread.taken += taken;
-        if unread.taken == unread.bytes.len() {
-            self.unread = None;
-        }
+        Unread::advance(&mut self.unread, taken);
         Some(taken)
     }
 

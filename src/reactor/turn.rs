@@ -115,7 +115,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                     let owner = socket.owner;
                     role.ready(self, key, owner, self.now);
                 }
-                Life::Lingering { .. } => self.discard(key),
+                Life::Lingering { .. } => self.part(key),
                 Life::Closing => {}
             }
         }
@@ -140,7 +140,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         socket.closed |= ready.closed || ready.error;
         match socket.life {
             Life::Closing => return,
-            Life::Lingering { .. } => return self.discard(key),
+            Life::Lingering { .. } => return self.part(key),
             Life::Open => {}
         }
         if ready.error

@@ -3,7 +3,7 @@
 //! The request is parsed and written anew here, the response by the client; its bytes pass here as
 //! they are. Until the final response head has passed, an error can still be answered properly.
 
-use log::{debug, info};
+use log::info;
 
 use super::{
     Owner, Server,
@@ -285,11 +285,8 @@ impl Server {
         let key = found.key;
         let mut answer = Vec::new();
         error_reply(&mut answer, status, text, true, head_only);
-        // One segment. A user whose socket is full of unread answers does not wait for this one.
-        if let Err(error) = io.write(key, &answer) {
-            debug!("{}: error {status} not delivered: {error}", found.user);
-        }
-        self.close_answered(io, front);
+        self.fronts.remove(front as usize);
+        io.farewell(key, &answer, self.config.timeouts.linger);
     }
 
     /// No request came in time.

@@ -16,7 +16,7 @@ use crate::{
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::UserId,
-        mux::{Ended, Handle, Opening, StreamEnd},
+        mux::{Ended, Handle, Opening, Orphan, StreamEnd},
         window::Pressure,
     },
 };
@@ -317,6 +317,24 @@ impl Server {
                 _ => io.abort(self.fronts.remove(front as usize).key),
             },
             State::Exchange { .. } => self.exchange_ended(io, front, ended, now),
+        }
+    }
+
+    /// The link of the front's stream is gone.
+    pub(super) fn front_orphaned<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        orphan: Orphan,
+        now: Now,
+    ) {
+        let Orphan { owner, ended, rest } = orphan;
+        match (rest, self.fronts.get(owner as usize)) {
+            (Some(rest), Some(found)) => {
+                self.log_end(found, &ended, now);
+                let key = self.fronts.remove(owner as usize).key;
+                io.farewell(key, &rest, self.config.timeouts.half_close);
+            }
+            _ => self.stream_ended(io, owner, ended, now),
         }
     }
 

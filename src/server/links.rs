@@ -26,7 +26,7 @@ use crate::{
         control::{Hello, ProxyOpen, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
-        mux::{Ended, Happened, Mux, Side},
+        mux::{Happened, Mux, Side},
         proof::{Challenge, Nonce, Prover},
         upgrade::{self, Upgrade},
         window::Pressure,
@@ -280,9 +280,8 @@ impl Server {
         let Some(key) = self.link_over(io, link, reason, Reason::LinkLost) else {
             return;
         };
-        // A few hundred bytes into an empty socket; if they do not fit, nobody listens.
-        let _ = io.write(key, upgrade::refuse(status, reason).as_bytes());
-        io.linger(key, self.config.timeouts.linger);
+        let answer = upgrade::refuse(status, reason);
+        io.farewell(key, answer.as_bytes(), self.config.timeouts.linger);
     }
 
     fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
@@ -587,12 +586,12 @@ impl Server {
                 self.links.handshakes -= 1;
             }
         }
-        let ended: Vec<(u32, Ended)> = match entry.tunnel() {
+        let orphans = match entry.tunnel() {
             Some(tunnel) => tunnel.mux.end_all(reason, &mut self.shared.budget),
             None => Vec::new(),
         };
-        for (front, ended) in ended {
-            self.stream_ended(io, front, ended, io.now());
+        for orphan in orphans {
+            self.front_orphaned(io, orphan, io.now());
         }
         Some(entry.key)
     }

@@ -98,6 +98,18 @@ pub struct Ended {
     pub answered: bool,
 }
 
+/// A stream whose link is gone.
+#[derive(Debug)]
+pub struct Orphan {
+    /// The role's name for it.
+    pub owner: u32,
+    /// Its story.
+    pub ended: Ended,
+    /// The far side had said all, and these are the last bytes of it: no reason to keep them from the
+    /// socket.
+    pub rest: Option<Vec<u8>>,
+}
+
 /// What ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
@@ -427,17 +439,21 @@ impl Mux {
         self.streams.is_empty()
     }
 
-    /// The link is gone: forgets all streams and gives the role each one's owner and story.
-    pub fn end_all(&mut self, reason: Reason, budget: &mut Budget) -> Vec<(u32, Ended)> {
+    /// The link is gone: forgets all streams, and gives the role each one's owner and story.
+    pub fn end_all(&mut self, reason: Reason, budget: &mut Budget) -> Vec<Orphan> {
         budget.release(self.held);
         self.held = 0;
         self.closing = 0;
         self.by_id.clear();
-        let how = StreamEnd::Disconnected(How::Abort, reason);
+        let end = StreamEnd::Disconnected(How::Abort, reason);
         self.streams
             .drain()
             .filter(|stream| stream.life == Life::Live)
-            .map(|stream| (stream.owner, stream.ended(how)))
+            .map(|mut stream| Orphan {
+                owner: stream.owner,
+                ended: stream.ended(end),
+                rest: stream.relay.take_rest(),
+            })
             .collect()
     }
 

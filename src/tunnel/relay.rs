@@ -456,6 +456,14 @@ impl Relay {
         self.tail = None;
     }
 
+    /// The bytes that wait for the socket, if the far side has said all.
+    pub fn take_rest(&mut self) -> Option<Vec<u8>> {
+        match self.inbound {
+            Inbound::Draining(_) => self.tail.take().map(|tail| tail.as_slice().to_vec()),
+            Inbound::Open | Inbound::Finished | Inbound::Broken => None,
+        }
+    }
+
     /// Forgets everything that waits.
     pub fn discard(&mut self) {
         self.stop_sending();

@@ -815,7 +815,7 @@ fn the_end_of_a_link_ends_each_stream_once() {
         .mux
         .end_all(Reason::LinkLost, &mut pair.server.budget);
     assert_eq!(
-        ended.iter().map(|(owner, _)| *owner).collect::<Vec<_>>(),
+        ended.iter().map(|orphan| orphan.owner).collect::<Vec<_>>(),
         [1]
     );
     assert!(pair.server.mux.is_empty());
