@@ -1,4 +1,5 @@
-//! What the structures on every turn's way cost: the timer wheel and the pool of parked connections.
+//! What the structures on every turn's way cost: frames, the timer wheel, and the pool of parked
+//! connections.
 //!
 //! The sizes are those of a small server, of the design goal and of ten times that: a cost that grows
 //! from one to the next by more than the caches explain is no longer O(1).
@@ -9,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use siding::{
     key::Key,
     pool::{Origin, Parked, Pool, PoolLimits},
     reactor::wheel::{TimerId, TimerWheel},
+    tunnel::frame::{BATCH_MAX, Batch, Flags, HEADER_BYTES, Kind as FrameKind, Message, StreamId},
 };
 
 const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
@@ -154,5 +157,36 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, wheel, pool);
+/// One batch of data frames, written and read back.
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    for payload in [64usize, 4 * 1024, 16 * 1024] {
+        let count = (BATCH_MAX / (HEADER_BYTES + payload)).min(64);
+        let mut batch = Batch::default();
+        group.throughput(Throughput::Bytes((count * payload) as u64));
+        group.bench_function(BenchmarkId::new("seal", payload), |bencher| {
+            bencher.iter(|| {
+                batch.begin(BATCH_MAX);
+                for stream in 1..=count as u64 {
+                    // What is read from a socket is read in place: nothing is copied here.
+                    black_box(&mut batch.payload()[..payload]);
+                    batch.seal(StreamId(stream), FrameKind::ProxyData, Flags::NONE, payload);
+                }
+                black_box(batch.len())
+            });
+        });
+        let bytes = Bytes::copy_from_slice(batch.as_slice());
+        group.bench_function(BenchmarkId::new("read", payload), |bencher| {
+            bencher.iter(|| {
+                let mut message = Message::new(bytes.clone());
+                while let Some(frame) = message.frame().expect("it was sealed here") {
+                    black_box(frame);
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, frames, wheel, pool);
 criterion_main!(benches);
