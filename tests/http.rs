@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     Ended, Exchange, HttpOrigin, HttpUser, PATIENCE, Pattern, Then, Tunnel, eventually,
-    expect_pattern, send_pattern, wait_until_read,
+    expect_pattern, send_pattern, wait_until_closed_by, wait_until_read,
 };
 
 #[test]
@@ -434,8 +434,8 @@ fn a_parked_connection_that_its_origin_closes_is_not_used_again() {
         let target = if number % 2 == 0 { "/close" } else { "/reset" };
         let reply = user.get(target);
         assert_eq!(reply.status, 200, "request {number}: {}", reply.text());
-        // Closed for certain, which the client may or may not have been told yet.
-        origin.wait_for_open(0);
+        // Whether the client has looked or not.
+        wait_until_closed_by(origin.address());
     }
     assert_eq!(origin.requests(), [1; 100]);
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use log::{debug, info, trace};
 
-use super::{Client, Owner, dial::Whose};
+use super::{Client, Owner, connection::GOODBYE_MAX, dial::Whose};
 use crate::{
     clock::Now,
     config::{Host, Target},
@@ -18,7 +18,7 @@ use crate::{
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::{ProxyId, UserId},
-        mux::{Ended, Handle, Orphan, StreamEnd},
+        mux::{Ended, Expired, Handle, Orphan, StreamEnd},
         window::Pressure,
     },
 };
@@ -50,6 +50,8 @@ pub(super) struct Exchange {
     pub asked: Asked,
     /// The response head, as far as it has come; `None` once it was final.
     pub head: Option<Gather>,
+    /// How many interim heads (1xx) have come.
+    pub interims: u32,
     /// The connection's history; `born` and `peer` are known once it is connected.
     pub origin: Option<pool::Origin>,
     /// What the final head said.
@@ -124,6 +126,7 @@ impl Client {
                         target: target.clone(),
                         asked,
                         head: Some(Gather::default()),
+                        interims: 0,
                         origin: None,
                         facts: pool::Facts::default(),
                         idle_max: None,
@@ -139,6 +142,9 @@ impl Client {
         {
             self.counters.reused += 1;
             return self.connected(io, carried, key, Some(origin), now);
+        }
+        if self.dials.len() >= self.config.limits.dials {
+            return self.fail_stream(io, carried, Reason::Busy, now);
         }
         self.dial(io, target, Whose::Stream(carried), now);
     }
@@ -166,17 +172,12 @@ impl Client {
         if self.shared.budget.pressure() >= Pressure::Full {
             return Err(Reason::Overload);
         }
-        if self.dials.len() >= self.config.limits.dials {
-            return Err(Reason::Busy);
-        }
         Ok(Target { host, port })
     }
 
     fn refuse(&mut self, stream: Handle, reason: Reason) {
         if let Some(tunnel) = self.connection.tunnel() {
-            tunnel
-                .mux
-                .disconnect(stream, How::Abort, reason, &mut self.shared.budget);
+            tunnel.mux.abort(stream, reason, &mut self.shared.budget);
         }
         self.schedule();
     }
@@ -240,13 +241,7 @@ impl Client {
                 };
                 self.connected(io, carried, key, Some(origin), now);
             }
-            Err(reason) => {
-                let Some(gone) = self.carried.try_remove(carried as usize) else {
-                    return;
-                };
-                info!("{}: refused, {reason}", gone.user);
-                self.refuse(gone.stream, reason);
-            }
+            Err(reason) => self.fail_stream(io, carried, reason, now),
         }
     }
 
@@ -334,22 +329,42 @@ impl Client {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
         };
-        let reason = match &found.state {
+        let stream = found.stream;
+        let Some(tunnel) = self.connection.tunnel() else {
+            return;
+        };
+        match &found.state {
             State::Exchange(key, exchange) if exchange.head.is_some() => {
-                let (key, stream) = (*key, found.stream);
-                let Some(tunnel) = self.connection.tunnel() else {
-                    return;
-                };
                 if !tunnel.mux.is_request_told(stream) && !tunnel.mux.has_tail(stream) {
                     // The origin is not to blame: the request is still coming.
-                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.response_head));
-                    return;
+                    io.set_deadline(*key, Deadline::Idle(self.config.timeouts.response_head));
+                } else {
+                    self.fail_stream(io, carried, Reason::ResponseTimeout, now);
                 }
-                Reason::ResponseTimeout
             }
-            _ => Reason::HalfCloseTimeout,
-        };
-        self.fail_stream(io, carried, reason, now);
+            State::Raw(key) => {
+                let key = *key;
+                let expired = tunnel
+                    .mux
+                    .half_close_expired(stream, &mut self.shared.budget);
+                if expired == Expired::Waits {
+                    return io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
+                }
+                let gone = self.carried.remove(carried as usize);
+                debug!(
+                    "stream {} of proxy {}: {}",
+                    gone.user,
+                    gone.proxy,
+                    Reason::HalfCloseTimeout
+                );
+                match expired {
+                    Expired::Stuck => io.abort(key),
+                    Expired::Waits | Expired::Closed => io.linger(key, GOODBYE_MAX),
+                }
+                self.schedule();
+            }
+            _ => self.fail_stream(io, carried, Reason::HalfCloseTimeout, now),
+        }
     }
 
     /// Ends a stream from this side.
@@ -363,23 +378,20 @@ impl Client {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
         };
-        self.refuse_ended(found.stream, reason);
+        let stream = found.stream;
+        self.refuse(stream, reason);
         let Some(found) = self.carried.try_remove(carried as usize) else {
             return;
         };
         debug!("stream {} of proxy {}: {reason}", found.user, found.proxy);
         if let State::Exchange(_, exchange) = &found.state {
             let held = exchange.head.as_ref().map_or(0, Gather::held);
-            self.shared.budget.release(held);
+            let _ = self.shared.budget.hold_head(held, 0);
         }
         if let Some(key) = found.key() {
             io.abort(key);
         }
         let _ = now;
-    }
-
-    fn refuse_ended(&mut self, stream: Handle, reason: Reason) {
-        self.refuse(stream, reason);
     }
 
     /// The stream is over: its connection is parked or closed.
@@ -402,9 +414,8 @@ impl Client {
                 _ => io.abort(key),
             },
             State::Exchange(key, exchange) => {
-                self.shared
-                    .budget
-                    .release(exchange.head.as_ref().map_or(0, Gather::held));
+                let held = exchange.head.as_ref().map_or(0, Gather::held);
+                let _ = self.shared.budget.hold_head(held, 0);
                 self.exchange_ended(io, key, *exchange, ended.end, now);
             }
         }

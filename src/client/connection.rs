@@ -228,7 +228,7 @@ impl Client {
         let id = &self.config.id;
         let timeouts = &self.config.timeouts;
         let link = Link::new(Side::Client, surplus, timeouts.ping, timeouts.pong, now);
-        let mut mux = Mux::new(Side::Client, &self.shared.budget, 0);
+        let mut mux = Mux::new(Side::Client, &self.shared.budget);
         let proof = self
             .config
             .token
@@ -367,7 +367,7 @@ impl Client {
         };
         info!("link {}: up to {}", self.config.id, self.config.server);
         tunnel.link.welcomed();
-        tunnel.mux.peer_window(welcome.window);
+        tunnel.mux.welcomed(welcome.window);
         for (request, spec) in self.config.expose.iter().enumerate() {
             let open = ProxyOpen {
                 request: request as u32,
@@ -507,4 +507,4 @@ fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Down> {
 }
 
 /// How long the server may take to read a goodbye.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+pub(super) const GOODBYE_MAX: Duration = Duration::from_secs(2);

@@ -143,9 +143,13 @@ impl Client {
         let allowed =
             |address| found.whose == Whose::Link || self.config.allow.permits(host, *port, address);
         found.resolving = false;
-        found.waiting = interleave(addresses)
+        let addresses: Vec<_> = addresses
+            .iter()
+            .copied()
+            .filter(|ip| allowed(*ip))
+            .collect();
+        found.waiting = interleave(&addresses)
             .into_iter()
-            .filter(|address| allowed(*address))
             .map(|address| SocketAddr::new(address, *port))
             .collect();
         if found.waiting.is_empty() {

@@ -143,16 +143,15 @@ impl Client {
         }
     }
 
-    /// Resets streams whose readers stand still while memory is short.
+    /// Resets streams whose readers stand still while new ones have to be refused.
     fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        while self.shared.budget.pressure() == Pressure::Over {
+        while self.shared.budget.pressure() >= Pressure::Full {
             let Some(tunnel) = self.connection.tunnel() else {
                 return;
             };
             let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
                 return;
             };
-            warn!("memory: over budget, a stream whose reader stands still is reset");
             self.happened(io, happened, now);
             self.schedule();
         }
@@ -207,6 +206,7 @@ impl<N: Net> Role<N> for Client {
             Owner::Dial(dial) => self.dial_timeout(io, dial, now),
             Owner::Target(carried) => self.target_timeout(io, carried, now),
             Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
+            Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} streams are cut off", self.carried.len());
                 self.end(io);
@@ -229,15 +229,16 @@ impl<N: Net> Role<N> for Client {
                 for key in parked {
                     io.close(key);
                 }
-                match self.connection.tunnel() {
-                    Some(tunnel) if !self.carried.is_empty() => {
-                        tunnel.mux.goaway();
-                        self.schedule();
-                        let at = now.instant + self.config.timeouts.drain;
-                        io.timer(Owner::Drain, Deadline::At(at));
-                    }
-                    _ => self.end(io),
+                if !self.connection.is_up() {
+                    return self.end(io);
                 }
+                // Even when no stream is open: the last bytes of one may still be on their way.
+                if let Some(tunnel) = self.connection.tunnel() {
+                    tunnel.mux.goaway();
+                    self.schedule();
+                }
+                let at = now.instant + self.config.timeouts.drain;
+                io.timer(Owner::Drain, Deadline::At(at));
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");

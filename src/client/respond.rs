@@ -55,9 +55,9 @@ impl Client {
             let before = gather.held();
             let gathered = gather.read(&mut self.scratch, limit, |into| io.read(key, into));
             let after = gather.held();
-            self.shared.budget.release(before);
-            self.shared.budget.take(after);
+            let fits = self.shared.budget.hold_head(before, after);
             let next = match gathered {
+                _ if !fits => Next::Fail(Reason::Overload),
                 Gathered::Head { bytes, head } => {
                     io.unread(key, &bytes[head..]);
                     let head = bytes[..head].to_vec();
@@ -114,6 +114,14 @@ impl Client {
         let mut written = Vec::new();
         match response.kind {
             Kind::Interim => {
+                exchange.interims += 1;
+                if exchange.interims > INTERIMS_MAX {
+                    info!(
+                        "{user}: {} sends interim responses without end",
+                        exchange.target
+                    );
+                    return Next::Fail(Reason::BadResponse);
+                }
                 // RFC 9110 §15.2: a 1.0 user does not know them.
                 if exchange.asked.version == Version::Http11 {
                     response.write_to(&mut written, true);
@@ -214,6 +222,10 @@ impl Client {
         io.close(key);
     }
 }
+
+/// Interim responses to one request: 100, a few of 102 or 103. They are sent on at once, whether the
+/// user reads or not, and each renews the origin's deadline.
+const INTERIMS_MAX: u32 = 16;
 
 /// How long before an origin's own limit (`Keep-Alive: timeout=N`) its connection is given up: a request
 /// that left just before it would arrive just after.

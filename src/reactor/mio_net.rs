@@ -208,6 +208,9 @@ impl Net for MioNet {
 
     fn register(&mut self, stream: &mut Self::Stream, key: Key) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
+        // A read stops at urgent data (telnet, ftp) as if there were no more.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let both = both | Interest::PRIORITY;
         self.poll
             .registry()
             .register(&mut stream.0, token(key), both)
@@ -281,6 +284,7 @@ impl Net for MioNet {
                         writable: event.is_writable(),
                         closed: event.is_read_closed(),
                         error: event.is_error(),
+                        urgent: event.is_priority(),
                     },
                 }),
             }
@@ -342,6 +346,11 @@ fn set_options(socket: &SockRef<'_>) {
         .with_retries(KEEPALIVE_PROBES);
     note("TCP_NODELAY", socket.set_tcp_nodelay(true));
     note("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive));
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    note(
+        "TCP_NOTSENT_LOWAT",
+        socket.set_tcp_notsent_lowat(UNSENT_MAX),
+    );
 }
 
 /// What a refused option costs is latency, or time until a dead peer is noticed: never worth failing
@@ -365,3 +374,8 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
 fn token(key: Key) -> Token {
     Token(key.index as usize)
 }
+
+/// Unsent bytes in the kernel above which a user's or target's socket says that it is full. Its send
+/// buffer may grow to megabytes, of which a slow reader takes minutes while nothing seems to move, and
+/// which no budget counts; two quanta beyond what is on the wire keep any reader busy.
+const UNSENT_MAX: u32 = 128 * 1024;

@@ -334,7 +334,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         };
         match stream.read(into) {
             Ok(0) => {
-                socket.closed = true;
+                (socket.closed, socket.read_on) = (true, true);
                 match socket.failed {
                     // A reset looks like an end once its error was taken.
                     Some(kind) => Err(kind.into()),
@@ -343,7 +343,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             }
             Ok(read) => {
                 socket.active = now;
-                if read < into.len() && !socket.closed {
+                if read < into.len() && !socket.read_on {
                     socket.readable = false;
                 }
                 Ok(read)

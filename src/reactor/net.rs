@@ -148,6 +148,8 @@ pub struct Ready {
     pub closed: bool,
     /// The socket has a pending error.
     pub error: bool,
+    /// Urgent data came: a short read may have stopped at its mark.
+    pub urgent: bool,
 }
 
 /// Whether an error means that descriptors or socket memory have run out: it passes when a socket is

@@ -24,8 +24,10 @@ pub(super) struct Socket<N: Net, O> {
     pub unread: Option<Box<Unread>>,
     pub readable: bool,
     pub writable: bool,
-    /// The peer was seen to close, or the socket to fail: read on to the end.
+    /// The peer was seen to close, or the socket to fail.
     pub closed: bool,
+    /// A short read does not mean that there is no more: only "would block" does.
+    pub read_on: bool,
     pub connecting: bool,
     /// It stands in the reactor's queue of work kept.
     pub again: bool,
@@ -101,6 +103,7 @@ impl<N: Net, O> Socket<N, O> {
             readable,
             writable: true,
             closed: false,
+            read_on: false,
             connecting: false,
             again: false,
         }

@@ -52,8 +52,10 @@ impl Server {
         let before = gather.held();
         let gathered = gather.read(&mut self.scratch, limits.bytes, |into| io.read(key, into));
         let after = gather.held();
-        self.shared.budget.release(before);
-        self.shared.budget.take(after);
+        if !self.shared.budget.hold_head(before, after) {
+            self.forget_head(front);
+            return self.answer_error(io, front, Reason::Overload.status(), "too many half heads");
+        }
         match gathered {
             Gathered::Head { bytes, head } => {
                 io.unread(key, &bytes[head..]);
@@ -308,7 +310,7 @@ impl Server {
             return false;
         };
         let held = std::mem::take(gather).held();
-        self.shared.budget.release(held);
+        let _ = self.shared.budget.hold_head(held, 0);
         held > 0
     }
 

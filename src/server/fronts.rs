@@ -16,7 +16,7 @@ use crate::{
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::UserId,
-        mux::{Ended, Handle, Opening, Orphan, StreamEnd},
+        mux::{Ended, Expired, Handle, Opening, Orphan, StreamEnd},
         window::Pressure,
     },
 };
@@ -141,7 +141,7 @@ impl Server {
             .find(proxy)
             .and_then(|proxy| proxy.link)
             .ok_or(Reason::NoClient)?;
-        let tunnel = self.links.tunnel(link).ok_or(Reason::NoClient)?;
+        let tunnel = self.links.up(link).ok_or(Reason::NoClient)?;
         let opening = Opening {
             key,
             owner: front,
@@ -174,12 +174,7 @@ impl Server {
     }
 
     /// The client has connected the target.
-    pub(super) fn front_connected<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        front: u32,
-        now: Now,
-    ) {
+    pub(super) fn front_connected<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
         let Some(found) = self.fronts.get_mut(front as usize) else {
             return;
         };
@@ -200,7 +195,6 @@ impl Server {
             tunnel.mux.schedule(stream);
             self.schedule(link);
         }
-        let _ = now;
     }
 
     /// The origin has switched protocols: from here on the front is like any raw one.
@@ -219,51 +213,56 @@ impl Server {
         }
     }
 
-    pub(super) fn front_timeout<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        front: u32,
-        now: Now,
-    ) {
+    pub(super) fn front_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
         let Some(found) = self.fronts.get(front as usize) else {
             return;
         };
-        let (link, key) = (found.link, found.key);
+        let (link, key, user) = (found.link, found.key, found.user);
         match found.state {
             State::Head(_) => self.head_timeout(io, front),
             State::Exchange { stream, .. } => {
                 let Some(tunnel) = self.links.tunnel(link) else {
                     return;
                 };
-                if tunnel.mux.is_request_whole(stream) {
-                    if tunnel.mux.has_tail(stream) {
-                        // Its disconnect was to follow data that the user does not take.
-                        self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
-                    }
+                if tunnel.mux.has_tail(stream) {
+                    // All is here that the user is to get, and it does not take it.
+                    self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
+                } else if tunnel.mux.is_request_whole(stream) {
+                    // It is the origin's turn.
                 } else if tunnel.mux.is_starved(stream) {
                     // The user is not to blame: the target does not read.
                     io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                } else if tunnel.mux.is_answered(stream) {
+                    self.give_up(io, front, link, stream, Reason::RequestTimeout);
                 } else {
-                    tunnel.mux.disconnect(
-                        stream,
-                        How::Abort,
-                        Reason::RequestTimeout,
-                        &mut self.shared.budget,
-                    );
+                    let reason = Reason::RequestTimeout;
+                    tunnel.mux.abort(stream, reason, &mut self.shared.budget);
                     self.schedule(link);
-                    self.answer_error(
-                        io,
-                        front,
-                        Reason::RequestTimeout.status(),
-                        "request body too slow",
-                    );
+                    self.answer_error(io, front, reason.status(), "request body too slow");
                 }
             }
             State::Connect(stream) | State::Raw(stream) => {
-                self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
+                let Some(tunnel) = self.links.tunnel(link) else {
+                    return;
+                };
+                let expired = tunnel
+                    .mux
+                    .half_close_expired(stream, &mut self.shared.budget);
+                self.schedule(link);
+                if expired == Expired::Waits {
+                    return io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
+                }
+                debug!("stream {}: {}", user, Reason::HalfCloseTimeout);
+                self.fronts.remove(front as usize);
+                match expired {
+                    Expired::Stuck => io.abort(key),
+                    // What the kernel still holds for the user is not taken from it.
+                    Expired::Waits | Expired::Closed => {
+                        io.linger(key, self.config.timeouts.linger);
+                    }
+                }
             }
         }
-        let _ = now;
     }
 
     /// Ends a stream and its front from this side, with a reset both ways.
@@ -276,9 +275,7 @@ impl Server {
         reason: Reason,
     ) {
         if let Some(tunnel) = self.links.tunnel(link) {
-            tunnel
-                .mux
-                .disconnect(stream, How::Abort, reason, &mut self.shared.budget);
+            tunnel.mux.abort(stream, reason, &mut self.shared.budget);
             self.schedule(link);
         }
         let gone = self.fronts.remove(front as usize);
@@ -344,16 +341,15 @@ impl Server {
             StreamEnd::Answered { .. } => "answered",
             StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
         };
-        let Some(proxy) = self.proxies.find(front.proxy) else {
-            return;
-        };
+        let proxy = self.proxies.find(front.proxy).map(|proxy| &proxy.id);
+        let proxy = proxy.map_or_else(|| "(closed)".into(), ToString::to_string);
         if matches!(ended.end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
             info!("{}: refused, {reason}", front.user);
         }
         debug!(
             "stream {} of proxy {}: {reason}, {} B up, {} B down, {:.3} s",
             front.user,
-            proxy.id,
+            proxy,
             ended.sent,
             ended.delivered,
             now.instant
@@ -362,8 +358,8 @@ impl Server {
         );
     }
 
-    /// Closes the fronts of a proxy that is gone; what still runs on them has its link, but nowhere to
-    /// go back to.
+    /// Closes the fronts of a proxy that is gone, but for those that carry a stream: they may finish,
+    /// and have no proxy afterwards.
     pub(super) fn close_fronts_of<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
         let of_proxy: Vec<u32> = self
             .fronts
@@ -372,14 +368,11 @@ impl Server {
             .map(|(index, _)| index as u32)
             .collect();
         for front in of_proxy {
-            let Front { key, link, .. } = self.fronts[front as usize];
-            match self.fronts[front as usize].stream() {
-                Some(stream) => self.give_up(io, front, link, stream, Reason::Draining),
-                None => {
-                    self.forget_head(front);
-                    self.fronts.remove(front as usize);
-                    io.close(key);
-                }
+            if self.fronts[front as usize].stream().is_some() {
+                self.fronts[front as usize].proxy = u32::MAX;
+            } else {
+                self.forget_head(front);
+                io.close(self.fronts.remove(front as usize).key);
             }
         }
     }

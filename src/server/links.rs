@@ -23,7 +23,7 @@ use crate::{
     reactor::{Deadline, Flushed, Reactor, net::Net},
     tunnel::{
         Flush, Tunnel,
-        control::{Hello, ProxyOpen, Reason, Welcome},
+        control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
         mux::{Happened, Mux, Side},
@@ -117,6 +117,14 @@ impl Links {
     /// The tunnel of a link.
     pub fn tunnel(&mut self, link: u32) -> Option<&mut Tunnel> {
         self.entry(link)?.tunnel()
+    }
+
+    /// The tunnel of a link whose client has proved itself.
+    pub fn up(&mut self, link: u32) -> Option<&mut Tunnel> {
+        match &mut self.entry(link)?.state {
+            State::Up { tunnel, .. } => Some(tunnel),
+            State::Upgrade(_) | State::Hello(..) => None,
+        }
     }
 
     /// Which link takes a client's new streams.
@@ -264,7 +272,7 @@ impl Server {
         }
         let timeouts = &self.config.timeouts;
         let websocket = Link::new(Side::Server, surplus, timeouts.ping, timeouts.pong, now);
-        let mux = Mux::new(Side::Server, &self.shared.budget, 0);
+        let mux = Mux::new(Side::Server, &self.shared.budget);
         let tunnel = Box::new(Tunnel::new(key, websocket, mux));
         let challenge = Challenge {
             client: upgrade.nonce,
@@ -318,11 +326,13 @@ impl Server {
         link: u32,
         now: Now,
     ) -> Flushed {
+        if let Some(entry) = self.links.entry(link) {
+            entry.scheduled = false;
+        }
         loop {
             let Some(entry) = self.links.entry(link) else {
                 return Flushed::Idle;
             };
-            entry.scheduled = false;
             let Some(tunnel) = entry.tunnel() else {
                 return Flushed::Idle;
             };
@@ -342,24 +352,24 @@ impl Server {
         }
     }
 
-    /// Resets streams whose readers stand still while memory is short, from the link that holds most.
+    /// Resets streams whose readers stand still while new ones have to be refused, from the link that
+    /// holds most of such bytes.
     pub(super) fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        while self.shared.budget.pressure() == Pressure::Over {
-            let largest = self
+        while self.shared.budget.pressure() >= Pressure::Full {
+            let most = self
                 .links
                 .entries
                 .iter_mut()
-                .filter_map(|(link, entry)| Some((link, entry.tunnel()?.mux.held())))
-                .max_by_key(|(_, held)| *held);
-            let Some((link, _)) = largest else { return };
-            let link = link as u32;
+                .filter_map(|(link, entry)| Some((link as u32, entry.tunnel()?.mux.stalled(now))))
+                .filter(|(_, stalled)| *stalled > 0)
+                .max_by_key(|(_, stalled)| *stalled);
+            let Some((link, _)) = most else { return };
             let Some(tunnel) = self.links.tunnel(link) else {
                 return;
             };
             let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
                 return;
             };
-            warn!("memory: over budget, a stream whose reader stands still is reset");
             self.happened(io, link, happened, now);
             self.schedule(link);
         }
@@ -378,7 +388,7 @@ impl Server {
                     self.link_refused(io, link, &error);
                 }
             }
-            Happened::Connected(front) => self.front_connected(io, front, now),
+            Happened::Connected(front) => self.front_connected(io, front),
             Happened::Upgraded(front) => self.front_upgraded(front),
             Happened::RequestSent(front) => self.request_sent(io, front),
             Happened::HalfClosed(front) => self.half_closed(io, front),
@@ -401,7 +411,14 @@ impl Server {
         };
         match (kind, &mut entry.state) {
             (Kind::Hello, State::Hello(..)) => self.hello(io, link, parse(payload)?),
-            (Kind::ProxyOpen, State::Up { client, .. }) => {
+            (
+                Kind::ProxyOpen,
+                State::Up {
+                    client,
+                    draining: false,
+                    ..
+                },
+            ) => {
                 let client = client.clone();
                 let opened =
                     self.open_exposed(io, link, &client, parse::<ProxyOpen>(payload)?, now);
@@ -419,10 +436,18 @@ impl Server {
             ) => {
                 *draining = true;
                 let client = client.clone();
+                let last = parse::<Goaway>(payload)?.last;
                 info!("link {client}: client drains");
                 if self.links.of_client(&client) == Some(link) {
                     self.links.by_client.remove(&client);
-                    self.proxies.lost(&client, io, now);
+                    self.proxies.lost(link, io, now);
+                }
+                let untouched = match self.links.tunnel(link) {
+                    Some(tunnel) => tunnel.mux.untouched_above(last, &mut self.shared.budget),
+                    None => Vec::new(),
+                };
+                for (front, ended) in untouched {
+                    self.stream_ended(io, front, ended, now);
                 }
                 Ok(())
             }
@@ -474,7 +499,7 @@ impl Server {
             return Ok(());
         };
         tunnel.link.welcomed();
-        tunnel.mux.peer_window(hello.window);
+        tunnel.mux.welcomed(hello.window);
         tunnel.mux.control(Kind::Welcome, &welcome);
         io.set_deadline(key, Deadline::At(tunnel.link.deadline()));
         entry.state = State::Up {
@@ -578,8 +603,8 @@ impl Server {
                 info!("link {name}: down ({why})");
                 if self.links.of_client(client) == Some(link) {
                     self.links.by_client.remove(client);
-                    self.proxies.lost(client, io, io.now());
                 }
+                self.proxies.lost(link, io, io.now());
             }
             State::Upgrade(_) | State::Hello(..) => {
                 info!("link {name}: refused ({why})");
@@ -604,8 +629,14 @@ enum Refusal {
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(payload)
-        .map_err(|error| Refusal::Protocol(format!("malformed control payload: {error}")))
+    serde_json::from_slice(payload).map_err(|error| {
+        // The error may quote what the peer said.
+        let error = error.to_string();
+        Refusal::Protocol(format!(
+            "malformed control payload: {}",
+            error.escape_debug()
+        ))
+    })
 }
 
 /// A peer's text for the log.

@@ -242,6 +242,10 @@ impl Server {
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&mut self) {
         self.links.check_invariants(self.shared.budget.held());
+        for (link, client) in self.proxies.served() {
+            let of = self.links.of_client(client);
+            assert_eq!(of, Some(link), "a proxy is served by its own client's link");
+        }
     }
 }
 
@@ -271,11 +275,12 @@ impl<N: Net> Role<N> for Server {
     fn timeout(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
         match owner {
             Owner::Link(link) => self.link_timeout(io, link, now),
-            Owner::Front(front) => self.front_timeout(io, front, now),
+            Owner::Front(front) => self.front_timeout(io, front),
             Owner::Away(proxy) => {
                 io.close(key);
                 self.proxy_abandoned(io, proxy);
             }
+            Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
                 self.end(io);

@@ -130,10 +130,11 @@ impl Proxies {
         }
     }
 
-    /// A client is gone: its proxies wait for it, the exposed ones not for ever.
-    pub fn lost<N: Net>(&mut self, client: &ClientId, io: &mut Reactor<N, Owner>, now: Now) {
+    /// A link serves nobody any more: its proxies wait for a newer one of their client, the exposed ones
+    /// not for ever, unless the client asks for them again.
+    pub fn lost<N: Net>(&mut self, link: u32, io: &mut Reactor<N, Owner>, now: Now) {
         for (index, proxy) in &mut self.slab {
-            if proxy.client == *client {
+            if proxy.link == Some(link) {
                 proxy.link = None;
                 if let Origin::Exposed(away @ None) = &mut proxy.origin {
                     let at = Deadline::At(now.instant + AWAY_MAX);
@@ -141,6 +142,13 @@ impl Proxies {
                 }
             }
         }
+    }
+
+    /// The links that proxies name, and the clients these must be of.
+    pub fn served(&self) -> impl Iterator<Item = (u32, &ClientId)> {
+        self.slab
+            .iter()
+            .filter_map(|(_, proxy)| Some((proxy.link?, &proxy.client)))
     }
 
     /// Takes no more users anywhere.
@@ -173,7 +181,9 @@ impl Server {
                 }
             }
             Err(error) => {
-                warn!("link {client}: expose refused: {error}");
+                // It may quote what was asked for, which may be as long as a frame.
+                let error: String = error.chars().take(REFUSAL_MAX).collect();
+                warn!("link {client}: expose refused: {}", error.escape_debug());
                 ProxyOpened {
                     request,
                     proxy_id: None,
@@ -270,6 +280,9 @@ impl Proxy {
 /// How long a client's exposed proxies wait for it: long enough for a restart and most outages of a
 /// provider, short enough that a port given up is free within a minute.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of a refusal's text, so that it fits into a control frame whatever it quotes.
+const REFUSAL_MAX: usize = 512;
 
 /// Listeners cost descriptors, which are for users; no known client needs a quarter of this.
 const EXPOSED_PER_CLIENT_MAX: usize = 1000;

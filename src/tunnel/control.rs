@@ -124,10 +124,12 @@ pub enum How {
     Abort,
 }
 
-/// No stream above `last` was or will be touched.
+/// This end takes nothing new. A client's means that it has not touched, and will not touch, any
+/// stream above `last`; a server's, that it accepts no new users (those that are connected may
+/// still open streams until it says goodbye).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goaway {
-    /// The highest stream that the sender has served.
+    /// The highest stream that was opened by then.
     pub last: u64,
 }
 

@@ -61,7 +61,12 @@ impl FromStr for ProxyId {
         let mut parts = text.rsplitn(3, '-');
         let made = parts.next().and_then(integer).ok_or(Malformed)?;
         let port = parts.next().and_then(integer).ok_or(Malformed)?;
-        let client = parts.next().filter(|id| !id.is_empty()).ok_or(Malformed)?;
+        // It is printed in logs: nothing else may be in it than in a client's id.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let client = parts
+            .next()
+            .filter(|id| !id.is_empty() && id.bytes().all(plain))
+            .ok_or(Malformed)?;
         Ok(ProxyId {
             client: client.into(),
             port,

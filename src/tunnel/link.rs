@@ -101,7 +101,10 @@ impl CloseReason {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LinkError::Closed(_, text) if !text.is_empty() => write!(f, "closed by peer: {text}"),
+            // The peer's words: nothing of them may pass for a line of ours.
+            LinkError::Closed(_, text) if !text.is_empty() => {
+                write!(f, "closed by peer: {}", text.escape_debug())
+            }
             LinkError::Closed(reason, _) => write!(f, "closed by peer, code {}", reason.code()),
             LinkError::Lost(error) => write!(f, "connection lost: {error}"),
             LinkError::Silent => f.write_str("no answer to ping"),
@@ -341,12 +344,7 @@ impl Read for Wire<'_> {
         };
         if scratch.of != Some(self.key) {
             // What is left of another link is of a link that died while it was read.
-            *scratch = Scratch {
-                filled: 0,
-                taken: 0,
-                of: Some(self.key),
-                ..std::mem::take(scratch)
-            };
+            (scratch.filled, scratch.taken, scratch.of) = (0, 0, Some(self.key));
         }
         if scratch.taken == scratch.filled {
             if self.read >= READ_PER_TURN_MAX {

@@ -27,14 +27,14 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     time::{Duration, Instant},
 };
 
 use slab::Slab;
 
 pub use self::receive::Violation;
-use self::stream::{Life, Queued, Stream};
+use self::stream::{IdHasher, Life, Queued, Stream};
 use crate::{
     clock::Now,
     http::Body,
@@ -44,7 +44,7 @@ use crate::{
         control::{Disconnect, Goaway, How, ProxyConnect, Reason},
         frame::{Flags, Kind, StreamId},
         relay::{End, Relay, WindowLimits},
-        window::{Budget, EARLY_MAX, Window},
+        window::{Budget, EARLY_MAX, Footprint, Window},
     },
 };
 
@@ -61,7 +61,7 @@ pub enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     index: u32,
-    guard: u32,
+    serial: u32,
 }
 
 /// Something that the role must see now, before the rest of the message.
@@ -128,6 +128,18 @@ pub enum StreamEnd {
     Failed(Reason),
 }
 
+/// What becomes of the socket of a half-closed stream on which nothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Expired {
+    /// It goes on: the far reader is slow, not this socket.
+    Waits,
+    /// The stream is given up; all that there was for this socket is with the kernel.
+    Closed,
+    /// The stream is given up; the socket did not take all that there was for it.
+    Stuck,
+}
+
 /// What a new stream begins with.
 pub struct Opening {
     /// The user's socket.
@@ -160,8 +172,14 @@ pub struct Mux {
     fresh_bytes: usize,
     /// The highest id opened.
     highest: u64,
-    /// Undelivered bytes of all streams.
-    held: usize,
+    /// The highest id that may still be opened: we have said goaway (client).
+    last: Option<u64>,
+    /// Tells tenants of a slot apart.
+    serial: u32,
+    /// The peer has proved itself.
+    welcomed: bool,
+    /// What all streams cost the budget.
+    footprint: Footprint,
     /// Payload bytes sent and received.
     carried: u64,
     /// Streams of which only the disconnect is still to be sent.
@@ -171,9 +189,8 @@ pub struct Mux {
 }
 
 impl Mux {
-    /// An empty mux, the windows of whose streams begin and grow as `budget` allows, while those of
-    /// the peer begin at `peer_window` bytes.
-    pub fn new(side: Side, budget: &Budget, peer_window: u32) -> Mux {
+    /// An empty mux, the windows of whose streams begin and grow as `budget` allows.
+    pub fn new(side: Side, budget: &Budget) -> Mux {
         Mux {
             side,
             streams: Slab::new(),
@@ -184,20 +201,25 @@ impl Mux {
             waiting: VecDeque::new(),
             fresh_bytes: 0,
             highest: 0,
-            held: 0,
+            last: None,
+            serial: 0,
+            welcomed: false,
+            footprint: Footprint::default(),
             carried: 0,
             closing: 0,
             window: WindowLimits {
                 initial: budget.window_initial(),
                 max: budget.window_max(),
             },
-            peer_window,
+            peer_window: 0,
         }
     }
 
-    /// The peer has said what its windows begin at, in bytes.
-    pub fn peer_window(&mut self, bytes: u32) {
-        self.peer_window = bytes;
+    /// The peer has proved itself, and said what its windows begin at, in bytes. Until then it may say
+    /// nothing else.
+    pub fn welcomed(&mut self, peer_window: u32) {
+        self.welcomed = true;
+        self.peer_window = peer_window;
     }
 
     /// Queues a frame that concerns the link. `payload` is JSON of at most
@@ -209,7 +231,26 @@ impl Mux {
 
     /// Says that no stream above the highest one was touched, and none will be.
     pub fn goaway(&mut self) {
+        self.last = Some(self.highest);
         self.control(Kind::Goaway, &Goaway { last: self.highest });
+    }
+
+    /// The peer has said goaway: the streams above `last` were untouched, and end here.
+    pub fn untouched_above(&mut self, last: u64, budget: &mut Budget) -> Vec<(u32, Ended)> {
+        let untouched: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.id.0 > last && stream.life == Life::Live)
+            .map(|(index, _)| index as u32)
+            .collect();
+        let end = StreamEnd::Disconnected(How::Abort, Reason::Draining);
+        untouched
+            .into_iter()
+            .map(|index| {
+                let stream = self.forget(self.handle(index), budget);
+                (stream.owner, stream.ended(end))
+            })
+            .collect()
     }
 
     /// Opens a stream (server).
@@ -233,7 +274,7 @@ impl Mux {
         stream.connect = Some(Box::new(connect));
         stream.relay.send(&head, false, now.instant);
         let handle = self.insert(stream);
-        self.settle(handle.index, 0, budget);
+        self.settle(handle.index, Footprint::default(), budget);
         // Its first bytes follow its proxy_connect, in the same message.
         self.mark(handle);
         self.schedule(handle);
@@ -280,10 +321,11 @@ impl Mux {
         budget: &mut Budget,
         now: Now,
     ) {
+        let initial = self.window.initial;
         let Some(stream) = self.stream(handle) else {
             return;
         };
-        let before = stream.relay.held();
+        let before = stream.relay.footprint(initial);
         stream.relay.send(bytes, final_head, now.instant);
         let unsaid = stream.marks.connected;
         self.settle(handle.index, before, budget);
@@ -317,11 +359,43 @@ impl Mux {
         self.schedule(handle);
     }
 
-    /// Gives a stream up. Its role has done with it: no event will name it again.
-    pub fn disconnect(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) {
+    /// Gives a stream up, at once. Its role has done with it: no event will name it again.
+    pub fn abort(&mut self, handle: Handle, reason: Reason, budget: &mut Budget) {
         if self.stream(handle).is_some() {
-            self.close(handle, how, reason, budget);
+            self.close(handle, How::Abort, reason, budget);
         }
+    }
+
+    /// Nothing has moved at the socket of a half-closed raw stream for too long. Unless the peer's reader
+    /// is why, the stream is given up: in order, so that what the peer still has to deliver is.
+    pub fn half_close_expired(&mut self, handle: Handle, budget: &mut Budget) -> Expired {
+        let Some(stream) = self.stream(handle) else {
+            return Expired::Closed;
+        };
+        if stream.relay.is_starved() || stream.relay.has_pending() {
+            return Expired::Waits;
+        }
+        let stuck = stream.relay.tail_len() > 0;
+        self.close(handle, How::Orderly, Reason::HalfCloseTimeout, budget);
+        if stuck {
+            Expired::Stuck
+        } else {
+            Expired::Closed
+        }
+    }
+
+    /// Whether the final response head has passed: no other answer may be given.
+    pub fn is_answered(&mut self, handle: Handle) -> bool {
+        self.stream(handle).is_some_and(|stream| stream.answered)
+    }
+
+    /// How many bytes wait for readers that have stood still for [`STALL_MAX`].
+    pub fn stalled(&self, now: Now) -> usize {
+        self.streams
+            .iter()
+            .filter(|(_, stream)| stream.is_stalled(now.instant))
+            .map(|(_, stream)| stream.relay.tail_len())
+            .sum()
     }
 
     /// The stream's socket may have bytes to read.
@@ -343,9 +417,10 @@ impl Mux {
         budget: &mut Budget,
         now: Now,
     ) -> Option<Happened> {
+        let initial = self.window.initial;
         let stream = self.stream(handle)?;
         let key = stream.key?;
-        let before = stream.relay.held();
+        let before = stream.relay.footprint(initial);
         let drained = stream.relay.drain(key, sockets, now.instant);
         self.settle(handle.index, before, budget);
         if drained.is_err() {
@@ -421,7 +496,7 @@ impl Mux {
 
     /// Undelivered bytes of all its streams.
     pub fn held(&self) -> usize {
-        self.held
+        self.footprint.held
     }
 
     /// Payload bytes that its streams have sent and received since the link began.
@@ -441,8 +516,8 @@ impl Mux {
 
     /// The link is gone: forgets all streams, and gives the role each one's owner and story.
     pub fn end_all(&mut self, reason: Reason, budget: &mut Budget) -> Vec<Orphan> {
-        budget.release(self.held);
-        self.held = 0;
+        budget.account(self.footprint, Footprint::default());
+        self.footprint = Footprint::default();
         self.closing = 0;
         self.by_id.clear();
         let end = StreamEnd::Disconnected(How::Abort, reason);
@@ -460,15 +535,11 @@ impl Mux {
     /// Resets the stream that holds most of those whose reader has stood still for
     /// [`STALL_MAX`]; `None` when there is none.
     pub fn shed(&mut self, budget: &mut Budget, now: Now) -> Option<Happened> {
-        let (index, _) =
-            self.streams
-                .iter()
-                .filter(|(_, stream)| {
-                    stream.relay.tail_moved().is_some_and(|moved| {
-                        now.instant.saturating_duration_since(moved) >= STALL_MAX
-                    })
-                })
-                .max_by_key(|(_, stream)| stream.relay.tail_len())?;
+        let (index, _) = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.is_stalled(now.instant))
+            .max_by_key(|(_, stream)| stream.relay.tail_len())?;
         let handle = self.handle(index as u32);
         Some(self.fail(handle, How::Abort, Reason::Stalled, budget))
     }
@@ -547,53 +618,43 @@ impl Mux {
 
     /// Ends a stream whose end the peer knows already.
     fn remove(&mut self, handle: Handle, end: StreamEnd, budget: &mut Budget) -> Happened {
-        let stream = self.streams.remove(handle.index as usize);
-        self.by_id.remove(&stream.id);
-        let held = stream.relay.held();
-        self.held -= held;
-        budget.release(held);
+        let stream = self.forget(handle, budget);
         Happened::Ended(stream.owner, stream.ended(end))
     }
 
-    /// Ends a stream whose end the peer must be told.
+    /// Ends a stream whose end the peer must be told. What was sent goes first: nothing is pending in
+    /// a stream that ends in order.
     fn close(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) {
+        let initial = self.window.initial;
         let stream = &mut self.streams[handle.index as usize];
-        self.by_id.remove(&stream.id);
-        let before = stream.relay.held();
-        match how {
-            How::Orderly => stream.relay.stop_receiving(),
-            How::Abort => stream.relay.discard(),
+        if stream.connect.is_some() {
+            // The peer never heard of it.
+            self.forget(handle, budget);
+            return;
         }
+        self.by_id.remove(&stream.id);
+        let before = stream.relay.footprint(initial);
+        stream.relay.discard(initial);
         stream.key = None;
         stream.life = Life::Closing(Disconnect { how, reason });
-        let announced = stream.connect.is_none();
         self.settle(handle.index, before, budget);
-        if announced {
-            self.closing += 1;
-            self.mark(handle);
-        } else {
-            // The peer never heard of it.
-            let stream = self.streams.remove(handle.index as usize);
-            let held = stream.relay.held();
-            self.held -= held;
-            budget.release(held);
-        }
+        self.closing += 1;
+        self.mark(handle);
     }
 
-    fn insert(&mut self, stream: Stream) -> Handle {
-        let id = stream.id;
+    fn insert(&mut self, mut stream: Stream) -> Handle {
+        let (id, serial) = (stream.id, self.serial);
+        self.serial = serial.wrapping_add(1);
+        stream.serial = serial;
         let index = self.streams.insert(stream) as u32;
         self.by_id.insert(id, index);
-        Handle {
-            index,
-            guard: id.0 as u32,
-        }
+        Handle { index, serial }
     }
 
     fn handle(&self, index: u32) -> Handle {
         Handle {
             index,
-            guard: self.streams[index as usize].id.0 as u32,
+            serial: self.streams[index as usize].serial,
         }
     }
 
@@ -607,7 +668,7 @@ impl Mux {
     fn any_stream(&mut self, handle: Handle) -> Option<&mut Stream> {
         self.streams
             .get_mut(handle.index as usize)
-            .filter(|stream| stream.id.0 as u32 == handle.guard)
+            .filter(|stream| stream.serial == handle.serial)
     }
 
     fn mark(&mut self, handle: Handle) {
@@ -618,25 +679,52 @@ impl Mux {
         }
     }
 
-    /// Brings the ledger up to date after a relay's bytes have changed from `before`.
-    fn settle(&mut self, index: u32, before: usize, budget: &mut Budget) {
-        let after = self.streams[index as usize].relay.held();
-        if after >= before {
-            self.held += after - before;
-            budget.take(after - before);
-        } else {
-            self.held -= before - after;
-            budget.release(before - after);
+    /// Brings the ledger up to date after a relay has changed from `before`.
+    fn settle(&mut self, index: u32, before: Footprint, budget: &mut Budget) {
+        let after = self.streams[index as usize]
+            .relay
+            .footprint(self.window.initial);
+        self.footprint.account(before, after);
+        budget.account(before, after);
+    }
+
+    /// Takes a stream out of the slab and the ledger.
+    fn forget(&mut self, handle: Handle, budget: &mut Budget) -> Stream {
+        let stream = self.streams.remove(handle.index as usize);
+        self.by_id.remove(&stream.id);
+        let before = stream.relay.footprint(self.window.initial);
+        self.footprint.account(before, Footprint::default());
+        budget.account(before, Footprint::default());
+        self.prune();
+        stream
+    }
+
+    /// Drops the names of streams that are gone from the queues, once these are most of them: while a
+    /// link is blocked, nobody else would.
+    fn prune(&mut self) {
+        let queued = self.fresh.len() + self.waiting.len() + self.marked.len();
+        if queued <= 4 * self.streams.len() + PRUNE_MIN {
+            return;
         }
+        let streams = &self.streams;
+        let lives = |handle: &Handle| {
+            streams
+                .get(handle.index as usize)
+                .is_some_and(|stream| stream.serial == handle.serial)
+        };
+        self.fresh.retain(lives);
+        self.waiting.retain(lives);
+        self.marked.retain(lives);
     }
 
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
-        let (mut held, mut closing) = (0, 0);
+        let (mut footprint, mut closing) = (Footprint::default(), 0);
         for (index, stream) in &self.streams {
             let handle = self.handle(index as u32);
             stream.relay.check_invariants();
-            held += stream.relay.held();
+            let part = stream.relay.footprint(self.window.initial);
+            footprint.account(Footprint::default(), part);
             let live = stream.life == Life::Live;
             closing += usize::from(!live);
             assert_eq!(
@@ -662,7 +750,10 @@ impl Mux {
                 "mark flag"
             );
         }
-        assert_eq!(held, self.held, "the ledger agrees with the streams");
+        assert_eq!(
+            footprint, self.footprint,
+            "the ledger agrees with the streams"
+        );
         assert_eq!(closing, self.closing, "closing streams are counted");
         assert!(
             self.by_id.len() <= self.streams.len(),
@@ -690,26 +781,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Stream ids are dense and given by the server: one multiplication spreads them.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // 2^64 / golden ratio: Knuth's multiplicative hashing, the high bits are the good ones.
-        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
-    }
-}
+/// Queued names of streams that are gone are dropped when they are many more than this.
+const PRUNE_MIN: usize = 1024;
 
 /// A reader that took no byte for so long may be given up when memory has run out.
 pub const STALL_MAX: Duration = Duration::from_secs(10);

@@ -20,11 +20,11 @@ use crate::{
     http::{Body, BodyError, Step},
     key::Key,
     tunnel::{
-        Outlook, SocketSource, Sockets,
+        Outlook, SocketSource, Sockets, Standing,
         control::Reason,
         frame::Flags,
         tail::Tail,
-        window::{Credit, Pressure, Window},
+        window::{Credit, Footprint, Pressure, Window},
     },
 };
 
@@ -123,13 +123,16 @@ impl Relay {
         }
     }
 
-    /// Undelivered bytes it holds, for the budget.
-    pub fn held(&self) -> usize {
-        self.tail_len()
-            + self
-                .pending
-                .as_ref()
-                .map_or(0, |pending| pending.bytes.len())
+    /// What it costs the budget, if its window began at `initial`.
+    pub fn footprint(&self, initial: u32) -> Footprint {
+        let pending = self
+            .pending
+            .as_ref()
+            .map_or(0, |pending| pending.bytes.len());
+        Footprint {
+            held: self.tail_len() + pending,
+            promised: self.window.size().saturating_sub(initial) as usize,
+        }
     }
 
     pub fn tail_len(&self) -> usize {
@@ -245,6 +248,13 @@ impl Relay {
         let mut flags = Flags::NONE;
 
         if let Some(pending) = &mut self.pending {
+            if allowed == 0 && key.is_some_and(|key| sockets.standing(key) == Standing::Failed) {
+                // Credit for the rest may never come; nobody is left to have it.
+                return Filled::Failed {
+                    reason: ReadFailure::Socket,
+                    visible: false,
+                };
+            }
             let mut take = pending.bytes.len().min(allowed);
             match pending.final_in {
                 // The flag stands on a frame of its own.
@@ -445,17 +455,6 @@ impl Relay {
         error
     }
 
-    /// Takes and reads nothing more; what is pending is still sent.
-    pub fn stop_receiving(&mut self) {
-        if self.pending.is_none() {
-            self.outbound = Outbound::Finished;
-        } else {
-            self.outbound = Outbound::Held;
-        }
-        self.inbound = Inbound::Broken;
-        self.tail = None;
-    }
-
     /// The bytes that wait for the socket, if the far side has said all.
     pub fn take_rest(&mut self) -> Option<Vec<u8>> {
         match self.inbound {
@@ -465,8 +464,9 @@ impl Relay {
     }
 
     /// Forgets everything that waits.
-    pub fn discard(&mut self) {
+    pub fn discard(&mut self, window_initial: u32) {
         self.stop_sending();
+        self.window.refused(window_initial);
         self.inbound = Inbound::Broken;
         self.tail = None;
     }

@@ -73,6 +73,15 @@ impl Asking {
         if one(response.fields.values("Sec-WebSocket-Protocol")) != Some(SUBPROTOCOL) {
             return Err(NotUpgraded::NoServer("it does not speak siding.1"));
         }
+        // RFC 6455 §4.1: none was offered.
+        if response
+            .fields
+            .values("Sec-WebSocket-Extensions")
+            .next()
+            .is_some()
+        {
+            return Err(NotUpgraded::NoServer("it wants an extension"));
+        }
         one(response.fields.values(NONCE_FIELD))
             .and_then(nonce)
             .ok_or(NotUpgraded::NoServer("its answer has no nonce"))

@@ -59,6 +59,7 @@ impl Window {
 
     /// Bytes went straight to the socket. A window grows once a whole one went through so: then the
     /// link is what limits the stream, not its reader.
+    /// `size_max` below its size keeps it as it is.
     pub fn passed(&mut self, bytes: usize, size_max: u32) {
         self.through = self.through.saturating_add(bytes as u32);
         if self.through >= self.size {
@@ -162,8 +163,35 @@ pub enum Pressure {
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    held: usize,
+    footprint: Footprint,
     unread: usize,
+    heads: usize,
+}
+
+/// What a stream, or all streams of a link, cost the budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes held: tails, heads and dialling data.
+    pub held: usize,
+    /// Bytes by which windows are larger than they began: what may come to be held, and cannot be
+    /// taken back.
+    pub promised: usize,
+}
+
+impl Footprint {
+    /// Counts a part that has changed from `before` to `after`.
+    ///
+    /// # Panics
+    /// When `before` was never counted: a bug of ours.
+    pub fn account(&mut self, before: Footprint, after: Footprint) {
+        let count = |whole: usize, before: usize, after: usize| {
+            (whole + after)
+                .checked_sub(before)
+                .expect("what is released was taken before")
+        };
+        self.held = count(self.held, before.held, after.held);
+        self.promised = count(self.promised, before.promised, after.promised);
+    }
 }
 
 impl Budget {
@@ -171,25 +199,33 @@ impl Budget {
     pub fn new(limit: usize) -> Budget {
         Budget {
             limit,
-            held: 0,
+            footprint: Footprint::default(),
             unread: 0,
+            heads: 0,
         }
     }
 
-    /// `bytes` more are held.
-    pub fn take(&mut self, bytes: usize) {
-        self.held += bytes;
+    /// A part of the process has changed what it costs.
+    pub fn account(&mut self, before: Footprint, after: Footprint) {
+        self.footprint.account(before, after);
     }
 
-    /// `bytes` are held no longer.
-    ///
-    /// # Panics
-    /// When more is given back than was taken: a bug of ours.
-    pub fn release(&mut self, bytes: usize) {
-        self.held = self
-            .held
-            .checked_sub(bytes)
+    /// Whether a window may grow by `bytes`. All growth together stays within a quarter of the budget,
+    /// so that readers who stop all at once cannot exceed it by what they were granted when all was
+    /// well.
+    pub fn may_promise(&self, bytes: u32) -> bool {
+        self.footprint.promised + bytes as usize <= self.limit / 4
+    }
+
+    /// An unfinished head has changed its length. `false`: together they are more than an eighth of
+    /// the budget, and this one is to be given up. They are counted apart, so that strangers who send
+    /// half a head do not refuse everybody else's streams.
+    #[must_use]
+    pub fn hold_head(&mut self, before: usize, after: usize) -> bool {
+        self.heads = (self.heads + after)
+            .checked_sub(before)
             .expect("what is released was taken before");
+        after <= before || self.heads <= self.limit / 8
     }
 
     /// Bytes that were read and given back to their sockets, all in all.
@@ -199,7 +235,7 @@ impl Budget {
 
     /// Undelivered bytes of the process.
     pub fn held(&self) -> usize {
-        self.held + self.unread
+        self.footprint.held + self.unread
     }
 
     /// How full it is.
@@ -312,17 +348,33 @@ mod tests {
     }
 
     #[test]
+    fn windows_grow_within_a_quarter_of_the_budget_and_heads_within_an_eighth() {
+        let mut budget = Budget::new(4 << 20);
+        assert!(budget.may_promise(1 << 20));
+        let promised = |promised| Footprint { held: 0, promised };
+        budget.account(promised(0), promised(1 << 20));
+        assert!(!budget.may_promise(1));
+        budget.account(promised(1 << 20), promised(0));
+        assert!(budget.may_promise(1 << 20));
+        assert!(budget.hold_head(0, 512 << 10));
+        assert!(!budget.hold_head(0, 1));
+        assert!(budget.hold_head(1, 0) && budget.hold_head(512 << 10, 0));
+        assert_eq!((budget.held(), budget.pressure()), (0, Pressure::Calm));
+    }
+
+    #[test]
     fn pressure_follows_the_quarters_of_the_budget() {
         let mut budget = Budget::new(4 << 20);
         assert_eq!(budget.pressure(), Pressure::Calm);
-        budget.take(2 << 20);
+        let held = |held| Footprint { held, promised: 0 };
+        budget.account(held(0), held(2 << 20));
         assert_eq!(budget.pressure(), Pressure::Tight);
         budget.note_unread((1 << 20) + 1);
         assert_eq!(budget.pressure(), Pressure::Full);
-        budget.take(1 << 20);
+        budget.account(held(0), held(1 << 20));
         assert_eq!(budget.pressure(), Pressure::Over);
         budget.note_unread(0);
-        budget.release(3 << 20);
+        budget.account(held(3 << 20), held(0));
         assert_eq!(budget.held(), 0);
         assert_eq!(budget.window_initial(), 16 * 1024);
         assert_eq!(budget.window_max(), 256 * 1024);

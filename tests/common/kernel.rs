@@ -13,6 +13,9 @@ use super::eventually;
 const TIME_WAIT: &str = "06";
 const CLOSED: &str = "07";
 
+/// The state of a socket whose far end has neither closed nor reset it, as far as it knows.
+const ESTABLISHED: &str = "01";
+
 /// A line of /proc/net/tcp.
 struct Entry {
     local: SocketAddr,
@@ -28,6 +31,16 @@ pub fn connections_to(target: SocketAddr) -> usize {
         .iter()
         .filter(|entry| entry.remote == target && alive(entry))
         .count()
+}
+
+/// Waits until every connection to `target` has met its end there: the FIN or RST has arrived, and
+/// whoever holds the socket has only to look. (That the target has closed is not enough: on a busy
+/// machine the kernel may deliver it later.)
+pub fn wait_until_closed_by(target: SocketAddr) {
+    eventually("the ends of the connections have arrived", || {
+        let open = |entry: &Entry| entry.remote == target && entry.state == ESTABLISHED;
+        (!entries().iter().any(open)).then_some(())
+    });
 }
 
 /// Waits until the far end of `stream`, a process on this machine, has read all that was written.

@@ -32,7 +32,9 @@ use std::{
 
 pub use self::{
     http::{Body, Ended, Exchange, HttpOrigin, HttpUser, Reply, Request, Then},
-    kernel::{connections_to, free_port, raise_descriptor_limit, wait_until_read},
+    kernel::{
+        connections_to, free_port, raise_descriptor_limit, wait_until_closed_by, wait_until_read,
+    },
     origin::{Origin, converse, digest_reply},
     pattern::{Pattern, Random, expect_pattern, send_pattern},
     process::{Finished, Log, Process, run},

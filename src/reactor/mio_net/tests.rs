@@ -5,6 +5,7 @@ use std::{
 };
 
 use super::*;
+use crate::reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role};
 
 /// Far more than loopback needs: a test that meets it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -379,4 +380,71 @@ fn the_clocks_run() {
         first.unix > Duration::from_secs(1_700_000_000),
         "after 2023"
     );
+}
+
+/// Reads what it gets until it has as much as it wants.
+struct Reader {
+    wanted: usize,
+    got: Vec<u8>,
+    late: bool,
+}
+
+/// What the reader's entries are.
+#[derive(Clone, Copy, PartialEq)]
+enum Entry {
+    Listener,
+    Stream,
+    Deadline,
+}
+
+impl Role<MioNet> for Reader {
+    type Owner = Entry;
+
+    fn ready(&mut self, io: &mut Reactor<MioNet, Entry>, key: Key, owner: Entry, _: Now) {
+        if owner == Entry::Listener {
+            while let Accepted::Connection(..) = io.accept(key, Entry::Stream) {}
+            return;
+        }
+        let mut buffer = [0; 1000];
+        while let Ok(read @ 1..) = io.read(key, &mut buffer) {
+            self.got.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    fn timeout(&mut self, _: &mut Reactor<MioNet, Entry>, _: Key, _: Entry, _: Now) {
+        self.late = true;
+    }
+
+    fn resolved(&mut self, _: &mut Reactor<MioNet, Entry>, _: &str, _: &Found, _: Now) {}
+
+    fn stop(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) {}
+
+    fn flush(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) -> Flushed {
+        Flushed::Idle
+    }
+
+    fn is_over(&self) -> bool {
+        self.late || self.got.len() >= self.wanted
+    }
+}
+
+/// Telnet's Synch and FTP's ABOR send urgent data; a read stops at its mark, short of what is there.
+#[cfg(target_os = "linux")]
+#[test]
+fn bytes_behind_urgent_data_are_read() {
+    let mut io = Reactor::new(net());
+    let (_, address) = io.listen(loopback(), Entry::Listener).unwrap();
+    let mut user = StdStream::connect(address).unwrap();
+    user.write_all(b"abc").unwrap();
+    SockRef::from(&user).send_out_of_band(b"!").unwrap();
+    user.write_all(b"def").unwrap();
+    let mut reader = Reader {
+        wanted: 6,
+        got: Vec::new(),
+        late: false,
+    };
+    let at = io.now().instant + Duration::from_secs(5);
+    io.timer(Entry::Deadline, Deadline::At(at));
+    io.run(&mut reader).unwrap();
+    assert_eq!(reader.got, b"abcdef");
 }

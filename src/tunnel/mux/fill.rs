@@ -28,10 +28,15 @@ impl Mux {
             self.fresh_bytes = 0;
         }
         while let Some((kind, payload)) = self.outbox.front() {
+            // Until it has seen welcome, the client takes no longer message than that.
+            let alone = *kind == Kind::Welcome;
             if !batch.push(StreamId::LINK, *kind, payload) {
                 return None;
             }
             self.outbox.pop_front();
+            if alone {
+                return None;
+            }
         }
         loop {
             // Marks first, those included that the last frame set.
@@ -62,7 +67,7 @@ impl Mux {
                 (&mut self.waiting, &mut self.fresh)
             };
             let handle = first.pop_front().or_else(|| second.pop_front())?;
-            if let Some(stream) = self.any_stream(handle) {
+            if let Some(stream) = self.stream(handle) {
                 return Some((handle, std::mem::replace(&mut stream.queued, Queued::No)));
             }
         }
@@ -78,7 +83,8 @@ impl Mux {
         now: Now,
     ) -> Option<Happened> {
         let alone = self.fresh.is_empty() && self.waiting.is_empty();
-        let stream = self.any_stream(handle)?;
+        let initial = self.window.initial;
+        let stream = self.stream(handle)?;
         let id = stream.id;
         let share = match queued {
             _ if alone => usize::MAX,
@@ -86,7 +92,7 @@ impl Mux {
             Queued::Waiting | Queued::No => QUANTUM,
         };
         let room = batch.room().min(share);
-        let before = stream.relay.held();
+        let before = stream.relay.footprint(initial);
         let filled = stream.relay.fill(
             &mut batch.payload()[..room],
             stream.key,
@@ -97,7 +103,6 @@ impl Mux {
         if stays {
             stream.queued = Queued::Waiting;
         }
-        let closing = stream.life != Life::Live && !stream.relay.has_pending();
         self.settle(handle.index, before, budget);
         if stays {
             self.waiting.push_back(handle);
@@ -109,18 +114,9 @@ impl Mux {
                 if queued == Queued::Fresh {
                     self.fresh_bytes += length;
                 }
-                if closing {
-                    self.mark(handle);
-                    return None;
-                }
                 self.sent(handle, flags, budget)
             }
-            Filled::Idle => {
-                if closing {
-                    self.mark(handle);
-                }
-                None
-            }
+            Filled::Idle => None,
             Filled::Failed { reason, visible } => {
                 let stream = self.stream(handle)?;
                 // What the user has must look cut off, not complete.
@@ -204,11 +200,6 @@ impl Mux {
             stream.marks.upgraded = false;
         }
         if let Life::Closing(disconnect) = stream.life {
-            if stream.relay.has_pending() {
-                // Orderly: after its data; it is marked again then.
-                stream.marks.queued = false;
-                return true;
-            }
             let Ok(length) = control::encode(&disconnect, batch.payload()) else {
                 return false;
             };

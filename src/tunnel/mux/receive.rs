@@ -51,11 +51,15 @@ impl Mux {
         while let Some(frame) = message.frame().map_err(Violation::Frame)? {
             let (kind, id) = (frame.kind, frame.stream);
             self.check_sender(kind)?;
+            // Before the peer is known nothing is opened, nor is anything of it believed.
+            if !self.welcomed && !matches!(kind, Kind::Hello | Kind::Welcome) {
+                return Err(Violation::Unexpected(kind, id));
+            }
             if kind != Kind::ProxyData && frame.payload.len() > CONTROL_MAX {
                 return Err(Violation::Payload(kind));
             }
             if is_of_link(kind) {
-                if self.outbox.len() > UNREAD_ANSWERS_MAX {
+                if self.outbox.len() > QUESTIONS_MAX {
                     return Err(Violation::Unread);
                 }
                 if id != StreamId::LINK {
@@ -64,7 +68,10 @@ impl Mux {
                 return Ok(Some(Happened::Control(kind, frame.payload.into())));
             }
             if kind == Kind::ProxyConnect {
-                return self.receive_connect(id, frame.payload, now).map(Some);
+                match self.receive_connect(id, frame.payload, now)? {
+                    Some(opened) => return Ok(Some(opened)),
+                    None => continue,
+                }
             }
             let Some(&index) = self.by_id.get(&id) else {
                 if id == StreamId::LINK || id.0 > self.highest {
@@ -136,22 +143,26 @@ impl Mux {
         id: StreamId,
         payload: &[u8],
         now: Now,
-    ) -> Result<Happened, Violation> {
+    ) -> Result<Option<Happened>, Violation> {
         if id.0 <= self.highest {
             return Err(Violation::Unexpected(Kind::ProxyConnect, id));
         }
-        if self.closing > UNREAD_ANSWERS_MAX {
+        if self.closing > REFUSALS_MAX {
             return Err(Violation::Unread);
         }
         let connect: Box<ProxyConnect> =
             serde_json::from_slice(payload).map_err(|_| Violation::Payload(Kind::ProxyConnect))?;
         self.highest = id.0;
+        if self.last.is_some() {
+            // Our goaway and this have crossed: the server will see that we never touched it.
+            return Ok(None);
+        }
         let raw = connect.request.is_none();
         let early = EARLY_MAX.min(self.window.initial);
         let window = Window::new(self.window.initial, early);
         let relay = Relay::new(None, self.peer_window, window);
         let handle = self.insert(Stream::new(id, relay, raw, now.instant));
-        Ok(Happened::Opened(handle, connect))
+        Ok(Some(Happened::Opened(handle, connect)))
     }
 
     fn receive_data(
@@ -164,18 +175,24 @@ impl Mux {
         now: Now,
     ) -> Result<Option<Happened>, Violation> {
         let side = self.side;
-        let limits = self.window;
+        let mut limits = self.window;
         let stream = &mut self.streams[handle.index as usize];
-        let id = stream.id;
+        let (id, owner) = (stream.id, stream.owner);
         if !stream.relay.is_receiving() {
             return Err(Violation::AfterEnd(id));
         }
         let end = match (flags.has(Flags::FIN), flags.has(Flags::MESSAGE_END)) {
             (false, false) => None,
             (true, false) if stream.raw => Some(End::Fin),
-            (false, true) if !stream.raw => Some(End::Message {
-                keep: flags.has(Flags::KEEP),
-            }),
+            // A response is none without its final head.
+            (false, true)
+                if !stream.raw
+                    && (side == Side::Client || stream.answered || flags.has(Flags::FINAL)) =>
+            {
+                Some(End::Message {
+                    keep: flags.has(Flags::KEEP),
+                })
+            }
             _ => return Err(Violation::Unexpected(Kind::ProxyData, id)),
         };
         if flags.has(Flags::FINAL) {
@@ -190,7 +207,10 @@ impl Mux {
             .receive(payload.len())
             .map_err(|_| Violation::Overspent(id))?;
         self.carried += payload.len() as u64;
-        let before = stream.relay.held();
+        if !budget.may_promise(stream.relay.window().size()) {
+            limits.max = 0;
+        }
+        let before = stream.relay.footprint(limits.initial);
         let delivered = stream
             .relay
             .deliver(payload, stream.key, sockets, limits, now.instant);
@@ -202,7 +222,13 @@ impl Mux {
             return Ok(self.write_failed(handle, budget));
         }
         self.credit_if_due(handle, budget);
-        Ok(self.finish_inbound(handle, sockets, budget))
+        let finished = self.finish_inbound(handle, sockets, budget);
+        // Whatever still waits for the socket after the end must not wait for ever.
+        let waits = end.is_some()
+            && self
+                .stream(handle)
+                .is_some_and(|stream| stream.key.is_some() && stream.relay.tail_len() > 0);
+        Ok(finished.or(waits.then_some(Happened::HalfClosed(owner))))
     }
 
     fn receive_credit(&mut self, handle: Handle, bytes: u32) -> Result<(), Violation> {
@@ -252,6 +278,7 @@ impl Mux {
         sockets: &mut dyn Sockets,
         budget: &mut Budget,
     ) -> Option<Happened> {
+        let initial = self.window.initial;
         let stream = &mut self.streams[handle.index as usize];
         debug_assert_eq!(
             stream.life,
@@ -261,7 +288,7 @@ impl Mux {
         if how == How::Abort || stream.key.is_none() || stream.relay.is_inbound_over() {
             return Some(self.remove(handle, StreamEnd::Disconnected(how, reason), budget));
         }
-        let before = stream.relay.held();
+        let before = stream.relay.footprint(initial);
         stream.relay.stop_sending();
         stream.relay.end(End::Disconnect(reason));
         let owner = stream.owner;
@@ -272,9 +299,13 @@ impl Mux {
     }
 }
 
-/// How many answers may wait for a peer that goes on asking: more than a batch of the shortest
-/// questions can ask for at once.
-const UNREAD_ANSWERS_MAX: usize = 64 * 1024;
+/// How many answers of ours may wait for a peer that goes on asking: twice the proxies that a client
+/// may have, at a few hundred bytes each.
+const QUESTIONS_MAX: usize = 2048;
+
+/// How many refused streams may wait to be told so, for a peer that goes on opening: a burst of users
+/// larger than any link reads in a turn.
+const REFUSALS_MAX: usize = 16 * 1024;
 
 /// Frames that concern the whole link.
 fn is_of_link(kind: Kind) -> bool {

@@ -1,13 +1,13 @@
 //! What the mux keeps of one stream.
 
-use std::time::Instant;
+use std::{hash::Hasher, time::Instant};
 
 use crate::{
     key::Key,
     tunnel::{
         control::{Disconnect, ProxyConnect},
         frame::StreamId,
-        mux::{Ended, StreamEnd},
+        mux::{Ended, STALL_MAX, StreamEnd},
         relay::Relay,
     },
 };
@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Stream {
     pub id: StreamId,
+    /// Tells it from earlier tenants of its slot.
+    pub serial: u32,
     /// The role's own name for it.
     pub owner: u32,
     /// Its socket; `None` while the target is dialled, and once the stream is closing.
@@ -64,6 +66,7 @@ impl Stream {
     pub fn new(id: StreamId, relay: Relay, raw: bool, now: Instant) -> Stream {
         Stream {
             id,
+            serial: 0,
             owner: u32::MAX,
             key: None,
             life: Life::Live,
@@ -78,6 +81,13 @@ impl Stream {
         }
     }
 
+    /// Whether bytes wait for its reader, which has taken none for [`STALL_MAX`].
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        self.relay
+            .tail_moved()
+            .is_some_and(|moved| now.saturating_duration_since(moved) >= STALL_MAX)
+    }
+
     pub fn ended(&self, end: StreamEnd) -> Ended {
         Ended {
             end,
@@ -86,5 +96,26 @@ impl Stream {
             opened: self.opened,
             answered: self.answered,
         }
+    }
+}
+
+/// Stream ids are dense and given by the server: one multiplication spreads them.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 / golden ratio: Knuth's multiplicative hashing, the high bits are the good ones.
+        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
     }
 }

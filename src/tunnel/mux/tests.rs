@@ -1,5 +1,7 @@
 //! Two muxes, joined by messages, with sockets in memory.
 
+mod hostile;
+
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -134,7 +136,8 @@ impl Pair {
     fn new(budget: usize) -> Pair {
         let end = |side| {
             let budget = Budget::new(budget);
-            let mux = Mux::new(side, &budget, budget.window_initial());
+            let mut mux = Mux::new(side, &budget);
+            mux.welcomed(budget.window_initial());
             End {
                 mux,
                 budget,
@@ -548,7 +551,7 @@ fn a_response_cut_off_is_answered_by_its_reason_before_the_head_and_orderly_afte
             mux.send(handle, b"HTTP/1.1 200 OK\r\n\r\n", true, budget, pair.now);
             mux.respond(handle, Body::new(Framing::Length(10), Coding::Plain), true);
         } else {
-            mux.disconnect(handle, How::Abort, Reason::OriginClosed, budget);
+            mux.abort(handle, Reason::OriginClosed, budget);
         }
         pair.run(true);
         let how = if headed { How::Orderly } else { How::Abort };
@@ -677,12 +680,9 @@ fn frames_of_a_stream_that_is_gone_are_dropped_and_of_one_that_never_was_close_t
     let mut pair = Pair::new(64 << 20);
     let stream = pair.open_raw(0);
     pair.run(true);
-    pair.server.mux.disconnect(
-        stream,
-        How::Abort,
-        Reason::UserReset,
-        &mut pair.server.budget,
-    );
+    pair.server
+        .mux
+        .abort(stream, Reason::UserReset, &mut pair.server.budget);
     let frame = |id: u64, kind: Kind, payload: &[u8]| {
         let mut batch = Batch::default();
         batch.begin(BATCH_MAX);
@@ -809,7 +809,7 @@ fn the_end_of_a_link_ends_each_stream_once() {
     pair.run(true);
     pair.server
         .mux
-        .disconnect(gone, How::Abort, Reason::UserReset, &mut pair.server.budget);
+        .abort(gone, Reason::UserReset, &mut pair.server.budget);
     let ended = pair
         .server
         .mux
