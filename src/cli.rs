@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{
     Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Invalid, LISTEN_DEFAULT,
-    PORTS_DEFAULT, ProxyEntry, Rule, ServerConfig, ServerUrl, Spec, Token,
+    PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Rule, ServerConfig, ServerUrl, Spec, Token,
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
@@ -273,6 +273,10 @@ struct ClientArguments {
     /// allow what the server may have dialled besides what is exposed; may be repeated
     #[argh(option, arg_name = "RULE")]
     allow: Vec<Rule>,
+
+    /// which requests may take a parked connection: safe (the default), never or always
+    #[argh(option, arg_name = "MODE")]
+    pool: Option<PoolMode>,
 
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
@@ -593,7 +597,10 @@ fn client(
         allow: Allow::new(rules, &expose),
         expose,
         timeouts: file.timeouts,
-        pool: file.pool,
+        pool: PoolLimits {
+            mode: typed.pool.unwrap_or(file.pool.mode),
+            ..file.pool
+        },
         limits: file.limits,
     })
 }

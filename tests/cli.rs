@@ -108,7 +108,7 @@ fn wrong_usage_ends_with_two_and_names_the_flag() {
             &["client", "--id", "edge-1", "--server", "wss://a"],
             "not available in this version",
         ),
-        (&["client", "--id", "edge-1", "--pool", "safe"], "--pool"),
+        (&["client", "--id", "edge-1", "--pool", "most"], "--pool"),
         (&["demo", "--log", "loud"], "--log"),
         (&["check", "server"], "--config"),
     ] {

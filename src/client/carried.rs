@@ -10,7 +10,7 @@ use log::{debug, info, trace};
 use super::{Client, Owner, connection::GOODBYE_MAX, dial::Whose};
 use crate::{
     clock::Now,
-    config::{Host, Target},
+    config::{Host, PoolMode, Target},
     http::{Asked, Gather, Version},
     key::Key,
     pool::{self, Eviction, Slot},
@@ -143,7 +143,7 @@ impl Client {
             self.counters.reused += 1;
             return self.connected(io, carried, key, Some(origin), now);
         }
-        if self.dials.len() >= self.config.limits.dials {
+        if self.dials.is_full() {
             return self.fail_stream(io, carried, Reason::Busy, now);
         }
         self.dial(io, target, Whose::Stream(carried), now);
@@ -190,6 +190,7 @@ impl Client {
         repeatable: bool,
         now: Now,
     ) -> Option<(Key, pool::Origin)> {
+        let repeatable = repeatable || self.config.pool.mode == PoolMode::Always;
         while let Some(taken) = self.pool.take(target, repeatable, now.instant) {
             let allowed = self
                 .config

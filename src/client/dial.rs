@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use log::debug;
+use slab::Slab;
 
 use super::{Client, Owner, dial_reason};
 use crate::{
@@ -25,8 +26,7 @@ use crate::{
 pub(super) struct Dial {
     target: Target,
     whose: Whose,
-    /// The name is being looked up.
-    resolving: bool,
+    progress: Progress,
     /// Addresses not yet tried.
     waiting: VecDeque<SocketAddr>,
     attempts: Vec<Key>,
@@ -35,6 +35,34 @@ pub(super) struct Dial {
     deadline: Instant,
     /// Why the last attempt failed.
     failure: Reason,
+}
+
+/// How far a dial has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It waits until fewer are under way.
+    Queued,
+    /// The name is being looked up.
+    Resolving,
+    /// Addresses are tried.
+    Connecting,
+}
+
+/// The dials of a client: at most so many under way, and a bounded number that wait their turn.
+#[derive(Default)]
+pub(super) struct Dials {
+    slab: Slab<Dial>,
+    /// Those that wait, each with its timer to tell it from a later tenant of its slot.
+    queue: VecDeque<(u32, Key)>,
+    /// How many are under way.
+    active: usize,
+}
+
+impl Dials {
+    /// Whether one more would have to wait longer than makes sense.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= QUEUE_MAX
+    }
 }
 
 /// Who wants to be connected.
@@ -54,22 +82,37 @@ impl Client {
         now: Now,
     ) {
         let deadline = now.instant + self.config.timeouts.dial;
-        let slot = self.dials.vacant_key() as u32;
+        let slot = self.dials.slab.vacant_key() as u32;
         let timer = io.timer(Owner::Dial(slot), Deadline::At(deadline));
-        let host = target.host.clone();
-        let class = self.name_class(&target, whose);
-        self.dials.insert(Dial {
+        self.dials.slab.insert(Dial {
             target,
             whose,
-            resolving: true,
+            progress: Progress::Queued,
             waiting: VecDeque::new(),
             attempts: Vec::new(),
             timer,
             deadline,
-            failure: Reason::Unresolvable,
+            failure: Reason::DialTimeout,
         });
         self.dial_started(slot, whose);
-        match host {
+        // The link itself never waits.
+        if whose == Whose::Link || self.dials.active < self.config.limits.dials {
+            self.start_dial(io, slot, now);
+        } else {
+            self.dials.queue.push_back((slot, timer));
+        }
+    }
+
+    fn start_dial<N: Net>(&mut self, io: &mut Reactor<N, Owner>, slot: u32, now: Now) {
+        let Some(dial) = self.dials.slab.get_mut(slot as usize) else {
+            return;
+        };
+        dial.progress = Progress::Resolving;
+        dial.failure = Reason::Unresolvable;
+        self.dials.active += 1;
+        let (target, whose) = (dial.target.clone(), dial.whose);
+        let class = self.name_class(&target, whose);
+        match target.host {
             Host::Address(address) => self.addresses_found(io, slot, &[address], now),
             Host::Name(name) => match io.resolve(&name, class) {
                 Resolving::Known(Ok(addresses)) => self.addresses_found(io, slot, &addresses, now),
@@ -77,6 +120,19 @@ impl Client {
                 Resolving::Pending => {}
                 Resolving::Busy => self.dial_failed(io, slot, Reason::Busy, now),
             },
+        }
+    }
+
+    /// Starts those that wait, as far as others have ended.
+    pub(super) fn start_queued_dials<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        while self.dials.active < self.config.limits.dials {
+            let Some((slot, timer)) = self.dials.queue.pop_front() else {
+                return;
+            };
+            let found = self.dials.slab.get(slot as usize);
+            if found.is_some_and(|dial| dial.timer == timer && dial.progress == Progress::Queued) {
+                self.start_dial(io, slot, now);
+            }
         }
     }
 
@@ -104,9 +160,11 @@ impl Client {
     ) {
         let waiting: Vec<u32> = self
             .dials
+            .slab
             .iter()
             .filter(|(_, dial)| {
-                dial.resolving && matches!(&dial.target.host, Host::Name(of) if **of == *name)
+                dial.progress == Progress::Resolving
+                    && matches!(&dial.target.host, Host::Name(of) if **of == *name)
             })
             .map(|(index, _)| index as u32)
             .collect();
@@ -125,7 +183,7 @@ impl Client {
         error: &str,
         now: Now,
     ) {
-        debug!("{}: {error}", self.dials[dial as usize].target);
+        debug!("{}: {error}", self.dials.slab[dial as usize].target);
         self.dial_failed(io, dial, Reason::Unresolvable, now);
     }
 
@@ -136,13 +194,13 @@ impl Client {
         addresses: &[std::net::IpAddr],
         now: Now,
     ) {
-        let Some(found) = self.dials.get_mut(dial as usize) else {
+        let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return;
         };
         let Target { host, port } = &found.target;
         let allowed =
             |address| found.whose == Whose::Link || self.config.allow.permits(host, *port, address);
-        found.resolving = false;
+        found.progress = Progress::Connecting;
         let addresses: Vec<_> = addresses
             .iter()
             .copied()
@@ -161,7 +219,7 @@ impl Client {
     /// Tries the next address; gives up when there is none and nothing is under way.
     fn attempt<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, now: Now) {
         loop {
-            let Some(found) = self.dials.get_mut(dial as usize) else {
+            let Some(found) = self.dials.slab.get_mut(dial as usize) else {
                 return;
             };
             let Some(address) = found.waiting.pop_front() else {
@@ -181,7 +239,7 @@ impl Client {
             while attempt.as_ref().is_err_and(is_out_of_descriptors) && self.evict_oldest(io) {
                 attempt = io.connect(address, purpose, Owner::Attempt(dial));
             }
-            let found = &mut self.dials[dial as usize];
+            let found = &mut self.dials.slab[dial as usize];
             match attempt {
                 Ok(key) => {
                     found.attempts.push(key);
@@ -212,7 +270,7 @@ impl Client {
         key: Key,
         now: Now,
     ) {
-        let Some(found) = self.dials.get_mut(dial as usize) else {
+        let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return io.close(key);
         };
         match io.connected(key) {
@@ -234,10 +292,10 @@ impl Client {
     }
 
     pub(super) fn dial_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, now: Now) {
-        let Some(found) = self.dials.get(dial as usize) else {
+        let Some(found) = self.dials.slab.get(dial as usize) else {
             return;
         };
-        if now.instant >= found.deadline {
+        if now.instant >= found.deadline || found.progress != Progress::Connecting {
             self.dial_failed(io, dial, Reason::DialTimeout, now);
         } else {
             self.attempt(io, dial, now);
@@ -251,16 +309,19 @@ impl Client {
         reason: Reason,
         now: Now,
     ) {
-        let whose = self.dials[dial as usize].whose;
+        let whose = self.dials.slab[dial as usize].whose;
         self.cancel_dial(io, dial);
         self.dialled(io, whose, Err(reason), now);
     }
 
     /// Forgets a dial and all its attempts.
     pub(super) fn cancel_dial<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32) {
-        let Some(dial) = self.dials.try_remove(dial as usize) else {
+        let Some(dial) = self.dials.slab.try_remove(dial as usize) else {
             return;
         };
+        if dial.progress != Progress::Queued {
+            self.dials.active -= 1;
+        }
         for attempt in dial.attempts {
             io.close(attempt);
         }
@@ -284,3 +345,7 @@ impl Client {
 
 /// RFC 8305 §5: Connection Attempt Delay.
 const ATTEMPT_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// How many dials may wait for others to end: a burst of users whom one target takes a while to
+/// accept. What they have sent already is in the budget; more are refused as busy.
+const QUEUE_MAX: usize = 4096;

@@ -20,10 +20,10 @@ use std::rc::Rc;
 use log::{info, warn};
 use slab::Slab;
 
-use self::{backoff::Backoff, carried::Carried, connection::Connection, dial::Dial};
+use self::{backoff::Backoff, carried::Carried, connection::Connection, dial::Dials};
 use crate::{
     clock::Now,
-    config::{ClientConfig, Target},
+    config::{ClientConfig, PoolMode, Target},
     key::Key,
     pool::{Pool, PoolLimits, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
@@ -54,7 +54,7 @@ pub struct Client {
     shared: Shared,
     connection: Connection,
     backoff: Backoff,
-    dials: Slab<Dial>,
+    dials: Dials,
     carried: Slab<Carried>,
     pool: Pool<Target>,
     /// Its `bytes` are those of earlier links.
@@ -85,10 +85,13 @@ impl Client {
             shared: Shared::new(config.limits.undelivered),
             connection: Connection::Idle,
             backoff: Backoff::default(),
-            dials: Slab::new(),
+            dials: Dials::default(),
             carried: Slab::new(),
             pool: Pool::new(PoolLimits {
-                max_idle: config.pool.max_idle,
+                max_idle: match config.pool.mode {
+                    PoolMode::Safe | PoolMode::Always => config.pool.max_idle,
+                    PoolMode::Never => 0,
+                },
                 max_idle_per_target: config.pool.max_idle_per_target,
                 idle: config.pool.idle,
                 age: config.pool.age,
@@ -251,6 +254,7 @@ impl<N: Net> Role<N> for Client {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
+        self.start_queued_dials(io, now);
         if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;
         }

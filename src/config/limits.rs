@@ -3,11 +3,11 @@
 //! These are the `timeouts`, `pool` and `limits` objects of the JSON configurations, field by field;
 //! what is left out keeps its default. They have no flags: who needs to change one has a file.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
-use super::value::{SIZE_MAX, count_within, grace, period, size_within};
+use super::value::{Invalid, SIZE_MAX, count_within, grace, impl_text, period, size_within};
 
 /// Deadlines of a server. There is none for dialling (that is the client's) nor for a response body.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -155,8 +155,8 @@ pub struct ClientLimits {
     /// Fields of a response's head. 100, as for requests.
     #[serde(deserialize_with = "fields")]
     pub fields: usize,
-    /// Dials in progress per link; a stream beyond is refused as busy. 256: black-holed targets
-    /// cost at most that many sockets, and 4 MiB of data that waits for them (16 KiB each).
+    /// Dials in progress per link; more wait their turn, within their deadline. 256: black-holed
+    /// targets cost at most that many sockets.
     #[serde(deserialize_with = "concurrency")]
     pub dials: usize,
 }
@@ -176,6 +176,8 @@ impl Default for ClientLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolLimits {
+    /// Which requests may take a parked connection.
+    pub mode: PoolMode,
     /// Parked connections in total. 1024: a common limit of descriptors, since a client whose limit
     /// is lower evicts the oldest when it runs out. 0 parks nothing.
     #[serde(deserialize_with = "parked")]
@@ -197,6 +199,7 @@ pub struct PoolLimits {
 impl Default for PoolLimits {
     fn default() -> Self {
         Self {
+            mode: PoolMode::Safe,
             max_idle: 1024,
             max_idle_per_target: 32,
             idle: Duration::from_secs(30),
@@ -204,6 +207,35 @@ impl Default for PoolLimits {
         }
     }
 }
+
+/// Which requests may take a parked connection. Its origin may close it at the very moment, and a
+/// request that was sent then may or may not have been acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// Any that may be repeated; one that may not, only a connection parked less than a second ago.
+    Safe,
+    /// None: each has a fresh connection, and nothing is parked.
+    Never,
+    /// Any.
+    Always,
+}
+
+impl FromStr for PoolMode {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "safe" => Ok(Self::Safe),
+            "never" => Ok(Self::Never),
+            "always" => Ok(Self::Always),
+            _ => Err(Invalid::new(format!(
+                "{text:?} is not a pool mode: safe, never or always"
+            ))),
+        }
+    }
+}
+
+impl_text!(PoolMode, "a pool mode: \"safe\", \"never\" or \"always\"");
 
 fn undelivered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     size_within(deserializer, 1 << 20..=SIZE_MAX)
@@ -318,8 +350,12 @@ mod tests {
             })
         );
         assert_eq!(
-            read(r#"{ "max_idle": 0, "max_idle_per_target": 1, "idle": "1s", "age": "2h" }"#),
+            read(
+                r#"{ "mode": "always", "max_idle": 0, "max_idle_per_target": 1, "idle": "1s",
+                     "age": "2h" }"#
+            ),
             Ok(PoolLimits {
+                mode: PoolMode::Always,
                 max_idle: 0,
                 max_idle_per_target: 1,
                 idle: seconds(1),

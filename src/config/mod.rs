@@ -26,7 +26,7 @@ use std::{
 
 pub use self::{
     id::ClientId,
-    limits::{ClientLimits, ClientTimeouts, PoolLimits, ServerLimits, ServerTimeouts},
+    limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
     rule::{Allow, Rule},
     spec::{Host, Kind, Spec, Target},
     token::Token,

@@ -63,8 +63,8 @@ fn unknown_fields_are_named_at_every_level() {
             "line 1: target_ca: unknown field `target_ca`",
         ),
         (
-            "{\n\n\"pool\": { \"mode\": \"safe\" } }",
-            "line 3: pool.mode: unknown field `mode`",
+            "{\n\n\"pool\": { \"size\": \"safe\" } }",
+            "line 3: pool.size: unknown field `size`",
         ),
         (
             "{ \"timeouts\": { \"linger\": \"1s\" } }",
