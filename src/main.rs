@@ -91,5 +91,5 @@ fn log_to_stderr(level: LevelFilter) {
         .expect("the logger is set here and nowhere else");
 }
 
-/// DESIGN: 0 ended as asked, 1 failed while running, 2 wrong usage or configuration (`cli`).
+/// 0 is ended as asked, and 2 wrong usage or configuration, which `cli` says.
 const FAILED: u8 = 1;

@@ -2,7 +2,7 @@
 //!
 //! It owns the keys of idle origin connections and their history. It holds no sockets, reads no clock
 //! and knows no protocol: whoever owns the sockets tells it what happened and closes what it gives up.
-//! A target is whatever makes two connections interchangeable (HTTP.md §7: scheme, name, port and
+//! A target is whatever makes two connections interchangeable (scheme, name, port and
 //! everything that was verified); here it is only compared.
 //!
 //! The newest is taken first: its congestion window is warm and it is the most likely to be alive,
@@ -388,7 +388,7 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         None
     }
 
-    /// What this pool has against a connection, in the order of HTTP.md §1.
+    /// What this pool has against a connection, in the order of [`refusal`].
     fn objection(&self, origin: Origin, now: Instant) -> Option<Refusal> {
         if now.saturating_duration_since(origin.born) >= self.limits.age {
             return Some(Refusal::TooOld);

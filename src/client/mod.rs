@@ -263,6 +263,9 @@ impl<N: Net> Role<N> for Client {
         } else {
             Flushed::Idle
         };
+        if self.carried.is_empty() && self.carried.capacity() > TRIM_MIN {
+            self.carried = Slab::new();
+        }
         self.end_if_drained(io);
         if self.stage == Stage::Leaving {
             // A quick server has read the goodbye already, and no event will tell of it.
@@ -293,3 +296,6 @@ fn dial_reason(error: &std::io::Error) -> Reason {
         _ => Reason::Unreachable,
     }
 }
+
+/// A slab that a burst has filled is given back when it is empty again, if it was larger than this.
+const TRIM_MIN: usize = 1024;

@@ -1,8 +1,8 @@
 //! The rule of parking: what must be true of an exchange when it ends, or the connection is closed.
 //!
 //! A pool that parks one connection too many hands one user's bytes to another. So everything that is
-//! known about the exchange is written down in one value, and judged in one function, in the order of
-//! HTTP.md §1; what the pool itself may object (age, drain, size) comes after it.
+//! known about the exchange is written down in one value, and judged in one function, in the order in
+//! which it becomes known; what the pool itself may object (age, drain, size) comes after it.
 
 use std::fmt;
 
@@ -93,7 +93,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The first reason not to park a connection, in the order of HTTP.md §1; `None` lets it be offered
+/// The first reason not to park a connection, in the order of [`Refusal`]'s arms; `None` lets it be offered
 /// to the pool.
 pub fn refusal(facts: &Facts) -> Option<Refusal> {
     // Without `..`: a new fact must be judged here before it compiles.

@@ -87,6 +87,8 @@ pub struct Reactor<N: Net, O> {
     /// Bytes given back to sockets.
     unread: usize,
     lingering: usize,
+    /// Closed since the slab was last trimmed.
+    closed: usize,
     closing: Vec<Key>,
     again: VecDeque<Key>,
     /// Listeners that wait for a descriptor.
@@ -107,6 +109,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             serial: 0,
             unread: 0,
             lingering: 0,
+            closed: 0,
             closing: Vec::new(),
             again: VecDeque::new(),
             starved: Vec::new(),

@@ -192,9 +192,20 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 self.wheel.cancel(timer);
             }
             self.unread -= socket.unread_len();
+            self.closed += 1;
+        }
+        // A burst's memory goes back when it is over; looking for it costs one step per close.
+        if self.closed >= self.sockets.capacity().max(TRIM_MIN) / 2 {
+            self.closed = 0;
+            if self.sockets.len() < self.sockets.capacity() / 4 {
+                self.sockets.shrink_to_fit();
+            }
         }
         for listener in std::mem::take(&mut self.starved) {
             self.again(listener);
         }
     }
 }
+
+/// Fewer entries than this are not worth giving back.
+const TRIM_MIN: usize = 1024;

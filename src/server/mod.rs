@@ -335,6 +335,9 @@ impl<N: Net> Role<N> for Server {
         for link in later {
             self.schedule(link);
         }
+        if self.fronts.is_empty() && self.fronts.capacity() > TRIM_MIN {
+            self.fronts = Slab::new();
+        }
         self.end_if_drained(io);
         if self.stage == Stage::Leaving {
             // Quick peers have read the goodbye already, and no event will tell of it.
@@ -357,3 +360,6 @@ const ACCEPTS_PER_TURN_MAX: usize = 64;
 
 /// One read of a request head: nearly all fit, and the surplus that it may bring is one quantum.
 const SCRATCH: usize = 16 * 1024;
+
+/// A slab that a burst has filled is given back when it is empty again, if it was larger than this.
+const TRIM_MIN: usize = 1024;

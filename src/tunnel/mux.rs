@@ -702,6 +702,15 @@ impl Mux {
     /// Drops the names of streams that are gone from the queues, once these are most of them: while a
     /// link is blocked, nobody else would.
     fn prune(&mut self) {
+        if self.streams.is_empty() && self.streams.capacity() > PRUNE_MIN {
+            // A burst's memory goes back when it is over.
+            self.streams = Slab::new();
+            self.by_id = HashMap::default();
+            self.fresh = VecDeque::new();
+            self.waiting = VecDeque::new();
+            self.marked = VecDeque::new();
+            return;
+        }
         let queued = self.fresh.len() + self.waiting.len() + self.marked.len();
         if queued <= 4 * self.streams.len() + PRUNE_MIN {
             return;
