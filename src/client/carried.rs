@@ -144,7 +144,7 @@ impl Client {
             return self.connected(io, carried, key, Some(origin), now);
         }
         if self.dials.is_full() {
-            return self.fail_stream(io, carried, Reason::Busy, now);
+            return self.fail_stream(io, carried, Reason::Busy);
         }
         self.dial(io, target, Whose::Stream(carried), now);
     }
@@ -242,7 +242,7 @@ impl Client {
                 };
                 self.connected(io, carried, key, Some(origin), now);
             }
-            Err(reason) => self.fail_stream(io, carried, reason, now),
+            Err(reason) => self.fail_stream(io, carried, reason),
         }
     }
 
@@ -340,7 +340,7 @@ impl Client {
                     // The origin is not to blame: the request is still coming.
                     io.set_deadline(*key, Deadline::Idle(self.config.timeouts.response_head));
                 } else {
-                    self.fail_stream(io, carried, Reason::ResponseTimeout, now);
+                    self.fail_stream(io, carried, Reason::ResponseTimeout);
                 }
             }
             State::Raw(key) => {
@@ -364,7 +364,7 @@ impl Client {
                 }
                 self.schedule();
             }
-            _ => self.fail_stream(io, carried, Reason::HalfCloseTimeout, now),
+            _ => self.fail_stream(io, carried, Reason::HalfCloseTimeout),
         }
     }
 
@@ -374,7 +374,6 @@ impl Client {
         io: &mut Reactor<N, Owner>,
         carried: u32,
         reason: Reason,
-        now: Now,
     ) {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
@@ -392,7 +391,6 @@ impl Client {
         if let Some(key) = found.key() {
             io.abort(key);
         }
-        let _ = now;
     }
 
     /// The stream is over: its connection is parked or closed.

@@ -71,7 +71,7 @@ impl Client {
             match next {
                 Next::Head => {}
                 Next::Mux => return,
-                Next::Fail(reason) => return self.fail_stream(io, carried, reason, now),
+                Next::Fail(reason) => return self.fail_stream(io, carried, reason),
             }
         }
     }

@@ -299,7 +299,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
         let Some(at) = socket.due() else { return };
         if let Some(timer) = socket.timer {
-            if self.wheel.deadline(timer).is_some_and(|armed| armed <= at) {
+            // An entry that fires a little too early is left, and put back when it does; one that
+            // fires much too early would wake an idle process for nothing.
+            let slack = at.saturating_duration_since(now) / 4;
+            let armed = self.wheel.deadline(timer);
+            if armed.is_some_and(|armed| armed <= at && at - armed <= slack) {
                 return;
             }
             self.wheel.cancel(timer);

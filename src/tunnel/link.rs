@@ -129,9 +129,10 @@ impl Link {
     /// A link whose upgrade is done; `surplus` are the bytes that came behind its head. Until
     /// [`Link::welcomed`] it takes messages of one control frame only.
     pub fn new(side: Side, surplus: Vec<u8>, ping: Duration, pong: Duration, now: Now) -> Link {
-        let role = match side {
-            Side::Server => Role::Server,
-            Side::Client => Role::Client,
+        // Of two that have heard nothing since the same moment, one asks and the other hears it.
+        let (role, ping) = match side {
+            Side::Server => (Role::Server, ping + ping / 8),
+            Side::Client => (Role::Client, ping),
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)

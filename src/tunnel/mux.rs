@@ -18,6 +18,7 @@
 //! sum over the streams and was taken from the budget; a live stream's queue flag is set exactly when
 //! it stands in a queue.
 
+mod event;
 mod fill;
 mod receive;
 mod stream;
@@ -26,14 +27,16 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     hash::BuildHasherDefault,
     time::{Duration, Instant},
 };
 
 use slab::Slab;
 
-pub use self::receive::Violation;
+pub use self::{
+    event::{Ended, Expired, Happened, Orphan, StreamEnd},
+    receive::Violation,
+};
 use self::stream::{IdHasher, Life, Queued, Stream};
 use crate::{
     clock::Now,
@@ -62,82 +65,6 @@ pub enum Side {
 pub struct Handle {
     index: u32,
     serial: u32,
-}
-
-/// Something that the role must see now, before the rest of the message.
-#[derive(Debug)]
-pub enum Happened {
-    /// A frame that concerns the link.
-    Control(Kind, Box<[u8]>),
-    /// The server opened a stream: dial, then [`Mux::adopt`] and [`Mux::connected`].
-    Opened(Handle, Box<ProxyConnect>),
-    /// The client has connected the stream's target.
-    Connected(u32),
-    /// The origin switched protocols; the stream is raw from here on.
-    Upgraded(u32),
-    /// The request of an HTTP exchange was completely sent.
-    RequestSent(u32),
-    /// One direction is over: nothing may stand still for long from now on.
-    HalfClosed(u32),
-    /// The stream is over and gone; its socket is the role's to dispose of.
-    Ended(u32, Ended),
-}
-
-/// How a stream ended, for its role and its log line.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// What ended it.
-    pub end: StreamEnd,
-    /// Payload bytes sent to the peer.
-    pub sent: u64,
-    /// Payload bytes delivered to the socket.
-    pub delivered: u64,
-    /// When it was opened.
-    pub opened: Instant,
-    /// The final response head has passed: no other answer may be given.
-    pub answered: bool,
-}
-
-/// A stream whose link is gone.
-#[derive(Debug)]
-pub struct Orphan {
-    /// The role's name for it.
-    pub owner: u32,
-    /// Its story.
-    pub ended: Ended,
-    /// The far side had said all, and these are the last bytes of it: no reason to keep them from the
-    /// socket.
-    pub rest: Option<Vec<u8>>,
-}
-
-/// What ended a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamEnd {
-    /// Both directions of a raw stream were closed in order.
-    Closed,
-    /// The final response was sent or delivered whole.
-    Answered {
-        /// The user's connection may be kept.
-        keep: bool,
-        /// The request had been sent (server) or delivered (client) whole, too.
-        request_whole: bool,
-    },
-    /// The peer gave it up.
-    Disconnected(How, Reason),
-    /// Our own socket failed, or what it said breaks HTTP.
-    Failed(Reason),
-}
-
-/// What becomes of the socket of a half-closed stream on which nothing moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Expired {
-    /// It goes on: the far reader is slow, not this socket.
-    Waits,
-    /// The stream is given up; all that there was for this socket is with the kernel.
-    Closed,
-    /// The stream is given up; the socket did not take all that there was for it.
-    Stuck,
 }
 
 /// What a new stream begins with.
@@ -768,25 +695,6 @@ impl Mux {
             self.by_id.len() <= self.streams.len(),
             "no id without its stream"
         );
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Violation::Frame(error) => error.fmt(f),
-            Violation::Sender(kind) => write!(f, "{} from the wrong side", kind.name()),
-            Violation::Unopened(kind, id) => {
-                write!(f, "{} for stream {id}, which was never opened", kind.name())
-            }
-            Violation::Overspent(id) => write!(f, "stream {id}: data beyond its credit"),
-            Violation::AfterEnd(id) => write!(f, "stream {id}: data after its end"),
-            Violation::Unexpected(kind, id) => {
-                write!(f, "stream {id}: unexpected {}", kind.name())
-            }
-            Violation::Unread => f.write_str("answers are not read"),
-            Violation::Payload(kind) => write!(f, "{} with a malformed payload", kind.name()),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! What the peer may say, and when, is decided here alone; all that breaks the protocol is a
 //! [`Violation`], which closes the link.
 
+use std::fmt;
+
 use crate::{
     clock::Now,
     tunnel::{
@@ -296,6 +298,25 @@ impl Mux {
         // If its socket does not take the rest at once, it must not take for ever.
         self.finish_inbound(handle, sockets, budget)
             .or(Some(Happened::HalfClosed(owner)))
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Frame(error) => error.fmt(f),
+            Violation::Sender(kind) => write!(f, "{} from the wrong side", kind.name()),
+            Violation::Unopened(kind, id) => {
+                write!(f, "{} for stream {id}, which was never opened", kind.name())
+            }
+            Violation::Overspent(id) => write!(f, "stream {id}: data beyond its credit"),
+            Violation::AfterEnd(id) => write!(f, "stream {id}: data after its end"),
+            Violation::Unexpected(kind, id) => {
+                write!(f, "stream {id}: unexpected {}", kind.name())
+            }
+            Violation::Unread => f.write_str("answers are not read"),
+            Violation::Payload(kind) => write!(f, "{} with a malformed payload", kind.name()),
+        }
     }
 }
 

@@ -1,0 +1,119 @@
+//! One process of the simulation: a role as released, its reactor, and how a turn of it is taken.
+
+use std::cell::RefCell;
+
+use siding::{
+    clock::Now,
+    key::Key,
+    reactor::{Flushed, Found, Reactor, Role},
+};
+
+use crate::{
+    net::SimNet,
+    world::{HostId, World},
+};
+
+/// A role and its reactor.
+pub struct Machine<R: Role<SimNet>> {
+    pub host: HostId,
+    pub io: Reactor<SimNet, R::Owner>,
+    pub role: R,
+    flushed: Flushed,
+    /// Turns in which it was awake.
+    pub turns: u64,
+    /// Turns without sleep in which nothing moved, up to now.
+    hurried: u32,
+}
+
+/// A role that is not flushed by a poll that would have slept.
+struct Awake<'a, R> {
+    role: &'a mut R,
+    world: &'a RefCell<World>,
+    host: HostId,
+}
+
+impl<R: Role<SimNet>> Machine<R> {
+    pub fn new(host: HostId, mut io: Reactor<SimNet, R::Owner>, mut role: R) -> Machine<R> {
+        let now = io.now();
+        Machine {
+            host,
+            flushed: role.flush(&mut io, now),
+            io,
+            role,
+            turns: 0,
+            hurried: 0,
+        }
+    }
+
+    pub fn turn(&mut self, world: &RefCell<World>) {
+        let moved = world.borrow().hosts[self.host].moved;
+        let mut role = Awake {
+            role: &mut self.role,
+            world,
+            host: self.host,
+        };
+        let turn = self.io.turn(&mut role, self.flushed);
+        self.flushed = turn.expect("the selector does not fail");
+        let mut world = world.borrow_mut();
+        let host = &mut world.hosts[self.host];
+        host.is_over = self.role.is_over();
+        if host.asleep {
+            return;
+        }
+        self.turns += 1;
+        self.hurried = if host.hurried && host.moved == moved {
+            self.hurried + 1
+        } else {
+            0
+        };
+        assert!(
+            self.hurried < HURRIED_MAX,
+            "host {} does not sleep, and nothing moves",
+            self.host
+        );
+        world.freeze(self.host);
+        drop(world);
+        self.io.check_invariants();
+    }
+}
+
+impl<R: Role<SimNet>> Role<SimNet> for Awake<'_, R> {
+    type Owner = R::Owner;
+
+    fn ready(&mut self, io: &mut Reactor<SimNet, R::Owner>, key: Key, owner: R::Owner, now: Now) {
+        self.role.ready(io, key, owner, now);
+    }
+
+    fn timeout(&mut self, io: &mut Reactor<SimNet, R::Owner>, key: Key, owner: R::Owner, now: Now) {
+        self.role.timeout(io, key, owner, now);
+    }
+
+    fn resolved(
+        &mut self,
+        io: &mut Reactor<SimNet, R::Owner>,
+        name: &str,
+        found: &Found,
+        now: Now,
+    ) {
+        self.role.resolved(io, name, found, now);
+    }
+
+    fn stop(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) {
+        self.role.stop(io, now);
+    }
+
+    fn flush(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) -> Flushed {
+        if self.world.borrow().hosts[self.host].asleep {
+            return Flushed::Idle;
+        }
+        self.role.flush(io, now)
+    }
+
+    fn is_over(&self) -> bool {
+        self.role.is_over()
+    }
+}
+
+/// Turns without sleep in which nothing moves. A few are legal: a read that would block was not known
+/// to.
+const HURRIED_MAX: u32 = 20;

@@ -1,0 +1,159 @@
+//! [`Net`] on the simulated network: what the reactor of one host sees of the world.
+
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use siding::{
+    clock::Now,
+    key::Key,
+    reactor::net::{Event, NameClass, Net, Purpose},
+};
+
+use crate::world::{EndId, HostId, Watcher, World};
+
+/// The world as one host sees it.
+pub struct SimNet {
+    pub world: Rc<RefCell<World>>,
+    pub host: HostId,
+    /// Where its connections come from.
+    pub address: IpAddr,
+}
+
+/// One end of a pipe; dropped, it is closed.
+pub struct SimStream {
+    world: Rc<RefCell<World>>,
+    end: EndId,
+}
+
+pub struct SimListener {
+    world: Rc<RefCell<World>>,
+    address: SocketAddr,
+}
+
+impl SimNet {
+    fn stream(&self, end: EndId) -> SimStream {
+        SimStream {
+            world: Rc::clone(&self.world),
+            end,
+        }
+    }
+}
+
+impl Net for SimNet {
+    type Stream = SimStream;
+    type Listener = SimListener;
+
+    fn now(&mut self) -> Now {
+        self.world.borrow().clocks()
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        let mut world = self.world.borrow_mut();
+        bytes.fill_with(|| world.rng.next() as u8);
+    }
+
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<SimListener> {
+        let watcher = Watcher::Reactor {
+            host: self.host,
+            index: key.index,
+        };
+        Ok(SimListener {
+            address: self.world.borrow_mut().listen(address, watcher)?,
+            world: Rc::clone(&self.world),
+        })
+    }
+
+    fn local_address(&self, listener: &SimListener) -> io::Result<SocketAddr> {
+        Ok(listener.address)
+    }
+
+    fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
+        let (end, from) = self.world.borrow_mut().accept(listener.address)?;
+        Ok((self.stream(end), from))
+    }
+
+    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<SimStream> {
+        let end = self.world.borrow_mut().connect(address, self.address);
+        let mut stream = self.stream(end);
+        if purpose == Purpose::Link {
+            self.prefer_latency(&mut stream);
+        }
+        Ok(stream)
+    }
+
+    fn connected(&mut self, stream: &mut SimStream) -> io::Result<Option<SocketAddr>> {
+        self.world.borrow_mut().connected(stream.end)
+    }
+
+    fn register(&mut self, stream: &mut SimStream, key: Key) -> io::Result<()> {
+        let watcher = Watcher::Reactor {
+            host: self.host,
+            index: key.index,
+        };
+        self.world.borrow_mut().watch(stream.end, watcher);
+        Ok(())
+    }
+
+    fn prefer_latency(&mut self, stream: &mut SimStream) {
+        self.world.borrow_mut().prefer_latency(stream.end);
+    }
+
+    fn shutdown(&mut self, stream: &mut SimStream) -> io::Result<()> {
+        self.world.borrow_mut().shutdown(stream.end)
+    }
+
+    fn abort(&mut self, stream: &mut SimStream) {
+        self.world.borrow_mut().abort(stream.end);
+    }
+
+    fn take_error(&mut self, stream: &mut SimStream) -> Option<io::Error> {
+        self.world.borrow_mut().take_error(stream.end)
+    }
+
+    fn peek(&mut self, stream: &mut SimStream) -> io::Result<usize> {
+        self.world.borrow_mut().peek(stream.end)
+    }
+
+    fn resolve(&mut self, name: &str, _: NameClass) {
+        self.world.borrow_mut().resolve(self.host, name);
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        self.world.borrow_mut().poll(self.host, events, timeout);
+        Ok(())
+    }
+}
+
+impl Read for SimStream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        assert!(!into.is_empty(), "nothing is read into an empty slice");
+        self.world.borrow_mut().read(self.end, into)
+    }
+}
+
+impl Write for SimStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.world.borrow_mut().write(self.end, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.world.borrow_mut().close(self.end);
+    }
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        self.world.borrow_mut().unlisten(self.address);
+    }
+}

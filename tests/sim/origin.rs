@@ -1,0 +1,224 @@
+//! The HTTP origin: it answers what the paths of [`crate::http`] ask for.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    Actor,
+    http::{Answer, Exchange, Ledger},
+    message::{Body, Framing, Head},
+    world::{ActorId, EndId, Watcher, World},
+};
+
+/// Answers what the paths ask for.
+pub struct Origin {
+    address: SocketAddr,
+    connections: Vec<Connection>,
+    ledger: Rc<RefCell<Ledger>>,
+    /// Of a piece.
+    most: usize,
+    /// Before an answer.
+    think_millis: usize,
+}
+
+struct Connection {
+    end: EndId,
+    input: Vec<u8>,
+    asked: Option<(Exchange, Body)>,
+    /// Not before this is anything answered.
+    thinks_until: Duration,
+    out: Vec<u8>,
+    after: After,
+    done: bool,
+}
+
+/// What follows when all is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Next,
+    Close,
+    /// FIN, and the close when that has arrived: what comes meanwhile is not read.
+    Deaf,
+    Reset,
+}
+
+impl Origin {
+    pub fn new(
+        address: SocketAddr,
+        me: ActorId,
+        ledger: Rc<RefCell<Ledger>>,
+        world: &mut World,
+    ) -> Origin {
+        world
+            .listen(address, Watcher::Actor(me))
+            .expect("the origin's address is free");
+        Origin {
+            address,
+            connections: Vec::new(),
+            ledger,
+            most: world.rng.pick(&[500, 100_000]),
+            think_millis: world.rng.pick(&[0, 10, 500]),
+        }
+    }
+}
+
+impl Connection {
+    /// One write or one read; whether anything moved.
+    fn step(&mut self, most: usize, world: &mut World, ledger: &mut Ledger) -> bool {
+        if !self.out.is_empty() {
+            if world.elapsed() < self.thinks_until {
+                return false;
+            }
+            let length = world.rng.between(1, most).min(self.out.len());
+            match world.write(self.end, &self.out[..length]) {
+                Ok(length) => {
+                    self.out.drain(..length);
+                    if self.out.is_empty() {
+                        self.sent(world);
+                    }
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => return self.failed(&error, ledger),
+            }
+        }
+        if self.after == After::Deaf {
+            self.done = world.is_delivered(self.end);
+            return true;
+        }
+        let mut piece = vec![0; world.rng.between(1, most)];
+        match world.read(self.end, &mut piece) {
+            Ok(0) => {
+                let idle = self.input.is_empty() && self.asked.is_none();
+                assert!(idle, "an end within a request: {self:?}");
+                self.done = true;
+            }
+            Ok(length) => {
+                self.input.extend_from_slice(&piece[..length]);
+                self.request(world, ledger);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let idle = self.input.is_empty() && self.asked.is_none();
+                self.done = ledger.closing && idle;
+                return false;
+            }
+            Err(error) => return self.failed(&error, ledger),
+        }
+        true
+    }
+
+    fn sent(&mut self, world: &mut World) {
+        match self.after {
+            After::Next => {}
+            After::Close => self.done = true,
+            After::Deaf => self.done = world.shutdown(self.end).is_err(),
+            After::Reset => {
+                world.abort(self.end);
+                self.done = true;
+            }
+        }
+    }
+
+    /// The client resets where a user has; it has nothing else to reset for.
+    fn failed(&mut self, error: &io::Error, ledger: &Ledger) -> bool {
+        assert!(ledger.abandoned > 0, "{error}: {self:?}");
+        self.done = true;
+        true
+    }
+
+    fn request(&mut self, world: &mut World, ledger: &mut Ledger) {
+        if self.asked.is_none() {
+            let Some(head) = Head::take(&mut self.input) else {
+                return;
+            };
+            let body = Body::new(head.framing(Framing::Length(0)));
+            self.asked = Some((Exchange::parse(&head), body));
+        }
+        let Some((exchange, body)) = &mut self.asked else {
+            return;
+        };
+        let (exchange, hasty) = (*exchange, exchange.answer == Answer::Hasty);
+        if body.feed(&mut self.input) || hasty {
+            if !hasty {
+                assert!(self.input.is_empty(), "more than one request: {exchange:?}");
+                body.check(exchange.id, exchange.request, &exchange);
+            }
+            self.asked = None;
+            let once = ledger.seen.insert(exchange.id);
+            assert!(once, "asked twice: {exchange:?}");
+            self.after = match exchange.answer {
+                Answer::Hasty => After::Deaf,
+                Answer::Breaks => After::Reset,
+                _ if exchange.is_reusable() => After::Next,
+                _ => After::Close,
+            };
+            self.out = exchange.response(&mut world.rng);
+        }
+    }
+}
+
+impl Actor for Origin {
+    fn step(&mut self, world: &mut World, me: ActorId) {
+        let mut ledger = self.ledger.borrow_mut();
+        while let Ok((end, _)) = world.accept(self.address) {
+            world.watch(end, Watcher::Actor(me));
+            ledger.connections += 1;
+            self.connections.push(Connection {
+                end,
+                input: Vec::new(),
+                asked: None,
+                thinks_until: Duration::ZERO,
+                out: Vec::new(),
+                after: After::Next,
+                done: false,
+            });
+        }
+        let mut again = false;
+        for connection in &mut self.connections {
+            let idle = connection.out.is_empty();
+            again |= connection.step(self.most, world, &mut ledger);
+            if idle && !connection.out.is_empty() {
+                let millis = world.rng.between(0, self.think_millis) as u64;
+                let after = Duration::from_millis(millis);
+                connection.thinks_until = world.elapsed() + after;
+                world.wake(me, after);
+            }
+            if connection.done {
+                world.close(connection.end);
+            }
+        }
+        self.connections.retain(|connection| !connection.done);
+        if again {
+            world.wake(me, Duration::from_micros(50));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.connections
+            .iter()
+            .all(|connection| connection.asked.is_none() && connection.out.is_empty())
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "connection asked for {:?}, {} to send",
+            self.asked.as_ref().map(|(exchange, _)| exchange),
+            self.out.len()
+        )
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "origin with {:?}", self.connections)
+    }
+}
