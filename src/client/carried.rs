@@ -321,12 +321,7 @@ impl Client {
         }
     }
 
-    pub(super) fn target_timeout<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        carried: u32,
-        now: Now,
-    ) {
+    pub(super) fn target_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
         };
@@ -409,7 +404,10 @@ impl Client {
         match found.state {
             State::Dialling { dial, .. } => self.cancel_dial(io, dial),
             State::Raw(key) => match ended.end {
-                StreamEnd::Closed | StreamEnd::Disconnected(How::Orderly, _) => io.close(key),
+                StreamEnd::Closed => io.close(key),
+                // The target may still be sending: to close on that would reset it, and destroy what
+                // the kernel has not yet delivered.
+                StreamEnd::Disconnected(How::Orderly, _) => io.linger(key, GOODBYE_MAX),
                 _ => io.abort(key),
             },
             State::Exchange(key, exchange) => {

@@ -306,6 +306,7 @@ impl Client {
             Happened::Opened(stream, connect) => self.stream_opened(io, stream, *connect, now),
             Happened::HalfClosed(carried) => self.half_closed(io, carried),
             Happened::Ended(carried, ended) => self.stream_ended(io, carried, ended, now),
+            Happened::Orphaned(orphan) => self.stream_orphaned(io, orphan, now),
             // The mux lets no server send these.
             Happened::Connected(_) | Happened::Upgraded(_) | Happened::RequestSent(_) => {}
         }

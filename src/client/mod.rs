@@ -207,7 +207,7 @@ impl<N: Net> Role<N> for Client {
         match owner {
             Owner::Link => self.link_timeout(io, now),
             Owner::Dial(dial) => self.dial_timeout(io, dial, now),
-            Owner::Target(carried) => self.target_timeout(io, carried, now),
+            Owner::Target(carried) => self.target_timeout(io, carried),
             Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {

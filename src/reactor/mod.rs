@@ -30,7 +30,7 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::{debug, trace};
@@ -397,7 +397,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
-            Err(_) => {}
+            // The peer has ended in order before it took no more: reading ends in order, too.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // The write has taken the pending error: to reading, a reset would look like an end.
+            Err(error) => socket.failed = Some(error.kind()),
         }
         written
     }
@@ -565,9 +568,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                             self.unread -= written;
                             Unread::advance(&mut socket.unread, written);
                         }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                        // Meanwhile the peer must not be kept from writing, or it may never read.
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                         Ok(_) | Err(_) => return self.close(key),
                     }
+                }
+                if socket.unread.is_some() {
+                    return self.discard(key, None);
                 }
                 if self.net.shutdown(stream).is_err() {
                     return self.close(key);
@@ -577,11 +584,27 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 until
             }
         };
+        self.discard(key, Some(until));
+    }
+
+    /// Reads what nobody wants, at most `until`.
+    fn discard(&mut self, key: Key, until: Option<Instant>) {
+        let now = self.now.instant;
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return;
+        };
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return;
+        };
         let mut sink = [0; DISCARD];
         for _ in 0..DISCARD_READS_MAX {
             match stream.read(&mut sink) {
-                Ok(1..) if now < until => socket.active = now,
+                // Only what it takes counts as progress then.
+                Ok(1..) if until.is_none() => {}
+                Ok(1..) if until.is_some_and(|until| now < until) => socket.active = now,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The peer may still read what is left to be written.
+                Ok(0) if until.is_none() => return,
                 // It ended, failed, or took too long.
                 Ok(_) | Err(_) => return self.close(key),
             }
@@ -630,8 +653,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             unread += socket.unread_len();
             if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
                 let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
+                // The wheel rounds up to whole ticks, and what is past fires at its present one.
+                let latest = due.max(self.now.instant) + wheel::TICK;
                 assert!(
-                    armed.is_some_and(|at| at <= due),
+                    armed.is_some_and(|at| at < latest),
                     "a deadline is never answered late"
                 );
             }

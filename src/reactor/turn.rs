@@ -149,8 +149,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             && let Kind::Stream(stream) = &mut socket.kind
             && let Some(error) = self.net.take_error(stream)
         {
-            socket.failed = Some(error.kind());
             socket.readable = true;
+            // A reset after a FIN (EPIPE): what came before was whole, only writing has failed.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                socket.failed = Some(error.kind());
+            }
         }
         let owner = socket.owner;
         role.ready(self, key, owner, self.now);

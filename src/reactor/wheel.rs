@@ -84,6 +84,9 @@ struct Entry<T> {
     place: u16,
 }
 
+/// The width of a tick: no deadline is answered later than this.
+pub const TICK: Duration = Duration::from_millis(1);
+
 const LEVELS: usize = 6;
 /// Bits of a tick that one level decides; 64 slots are what one `u64` can map.
 const BITS: usize = 6;

@@ -393,6 +393,7 @@ impl Server {
             Happened::RequestSent(front) => self.request_sent(io, front),
             Happened::HalfClosed(front) => self.half_closed(io, front),
             Happened::Ended(front, ended) => self.stream_ended(io, front, ended, now),
+            Happened::Orphaned(orphan) => self.front_orphaned(io, orphan, now),
             // The mux lets no client send proxy_connect.
             Happened::Opened(..) => {}
         }

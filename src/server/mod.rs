@@ -227,6 +227,7 @@ impl Server {
         }
         self.fronts.clear();
         self.links.goodbye(io, self.config.timeouts.linger);
+        self.proxies.unlink();
         self.stage = Stage::Leaving;
     }
 

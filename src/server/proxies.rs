@@ -144,6 +144,13 @@ impl Proxies {
         }
     }
 
+    /// No link serves any of them any more.
+    pub fn unlink(&mut self) {
+        for (_, proxy) in &mut self.slab {
+            proxy.link = None;
+        }
+    }
+
     /// The links that proxies name, and the clients these must be of.
     pub fn served(&self) -> impl Iterator<Item = (u32, &ClientId)> {
         self.slab

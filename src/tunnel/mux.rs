@@ -28,16 +28,16 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasherDefault,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use slab::Slab;
 
+use self::stream::{IdHasher, Life, Queued, Stream};
 pub use self::{
     event::{Ended, Expired, Happened, Orphan, StreamEnd},
     receive::Violation,
 };
-use self::stream::{IdHasher, Life, Queued, Stream};
 use crate::{
     clock::Now,
     http::Body,
@@ -498,10 +498,6 @@ impl Mux {
                 Some(self.remove(handle, end, budget))
             }
             End::Message { .. } => None,
-            End::Disconnect(reason) => {
-                let end = StreamEnd::Disconnected(How::Orderly, reason);
-                Some(self.remove(handle, end, budget))
-            }
         }
     }
 

@@ -21,7 +21,6 @@ use crate::{
     key::Key,
     tunnel::{
         Outlook, SocketSource, Sockets, Standing,
-        control::Reason,
         frame::Flags,
         tail::Tail,
         window::{Credit, Footprint, Pressure, Window},
@@ -70,8 +69,6 @@ pub(super) enum End {
     Message { keep: bool },
     /// The byte stream is over.
     Fin,
-    /// The far side gave the stream up, in order.
-    Disconnect(Reason),
 }
 
 /// Bytes ready to be sent, before anything that is read.
@@ -428,13 +425,10 @@ impl Relay {
         }
     }
 
-    /// The far side has said all. A disconnect may still follow another end.
+    /// The far side has said all.
     pub fn end(&mut self, end: End) {
-        match (self.inbound, end) {
-            (Inbound::Open, _) | (Inbound::Draining(_), End::Disconnect(_)) => {
-                self.inbound = Inbound::Draining(end);
-            }
-            _ => {}
+        if self.inbound == Inbound::Open {
+            self.inbound = Inbound::Draining(end);
         }
     }
 
@@ -458,9 +452,14 @@ impl Relay {
     /// The bytes that wait for the socket, if the far side has said all.
     pub fn take_rest(&mut self) -> Option<Vec<u8>> {
         match self.inbound {
-            Inbound::Draining(_) => self.tail.take().map(|tail| tail.as_slice().to_vec()),
+            Inbound::Draining(_) => self.take_tail(),
             Inbound::Open | Inbound::Finished | Inbound::Broken => None,
         }
+    }
+
+    /// The bytes that wait for the socket.
+    pub fn take_tail(&mut self) -> Option<Vec<u8>> {
+        self.tail.take().map(|tail| tail.as_slice().to_vec())
     }
 
     /// Forgets everything that waits.

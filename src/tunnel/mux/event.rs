@@ -25,6 +25,8 @@ pub enum Happened {
     HalfClosed(u32),
     /// The stream is over and gone; its socket is the role's to dispose of.
     Ended(u32, Ended),
+    /// As that, but bytes are left which the socket has not taken yet.
+    Orphaned(Orphan),
 }
 
 /// How a stream ended, for its role and its log line.
@@ -42,7 +44,7 @@ pub struct Ended {
     pub answered: bool,
 }
 
-/// A stream whose link is gone.
+/// A stream that is gone before its socket: its link is, or the far side gave it up in order.
 #[derive(Debug)]
 pub struct Orphan {
     /// The role's name for it.

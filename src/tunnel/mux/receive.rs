@@ -11,7 +11,7 @@ use crate::{
         Sockets,
         control::{Disconnect, How, ProxyConnect},
         frame::{CONTROL_MAX, Flags, FrameError, Kind, Message, StreamId},
-        mux::{Handle, Happened, Life, Mux, Side, StreamEnd, stream::Stream},
+        mux::{Handle, Happened, Mux, Orphan, Side, StreamEnd, stream::Stream},
         relay::{End, Relay},
         window::{Budget, EARLY_MAX, Window},
     },
@@ -107,7 +107,7 @@ impl Mux {
                 Kind::ProxyDisconnect => {
                     let disconnect = serde_json::from_slice(frame.payload)
                         .map_err(|_| Violation::Payload(kind))?;
-                    self.receive_disconnect(handle, disconnect, sockets, budget)
+                    Some(self.receive_disconnect(handle, disconnect, budget))
                 }
                 Kind::Hello
                 | Kind::Welcome
@@ -277,27 +277,26 @@ impl Mux {
         &mut self,
         handle: Handle,
         Disconnect { how, reason }: Disconnect,
-        sockets: &mut dyn Sockets,
         budget: &mut Budget,
-    ) -> Option<Happened> {
+    ) -> Happened {
         let initial = self.window.initial;
         let stream = &mut self.streams[handle.index as usize];
-        debug_assert_eq!(
-            stream.life,
-            Life::Live,
-            "only live streams are found by their id"
-        );
-        if how == How::Abort || stream.key.is_none() || stream.relay.is_inbound_over() {
-            return Some(self.remove(handle, StreamEnd::Disconnected(how, reason), budget));
-        }
         let before = stream.relay.footprint(initial);
-        stream.relay.stop_sending();
-        stream.relay.end(End::Disconnect(reason));
-        let owner = stream.owner;
+        // In order: what is here already is still the socket's to have.
+        let rest = match how {
+            How::Orderly if stream.key.is_some() => stream.relay.take_tail(),
+            How::Orderly | How::Abort => None,
+        };
         self.settle(handle.index, before, budget);
-        // If its socket does not take the rest at once, it must not take for ever.
-        self.finish_inbound(handle, sockets, budget)
-            .or(Some(Happened::HalfClosed(owner)))
+        let stream = self.forget(handle, budget);
+        let (owner, ended) = (
+            stream.owner,
+            stream.ended(StreamEnd::Disconnected(how, reason)),
+        );
+        match rest {
+            Some(_) => Happened::Orphaned(Orphan { owner, ended, rest }),
+            None => Happened::Ended(owner, ended),
+        }
     }
 }
 
