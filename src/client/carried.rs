@@ -95,7 +95,8 @@ impl Client {
                     "{user_id}: refused, {reason}: {} port {remote_port}",
                     remote_host.escape_debug()
                 );
-                return self.refuse(stream, reason);
+                self.refuse(stream, reason);
+                return;
             }
         };
         let exchange = request.map(|facts| {
@@ -175,11 +176,10 @@ impl Client {
         Ok(Target { host, port })
     }
 
-    fn refuse(&mut self, stream: Handle, reason: Reason) {
-        if let Some(tunnel) = self.connection.tunnel() {
-            tunnel.mux.abort(stream, reason, &mut self.shared.budget);
-        }
+    fn refuse(&mut self, stream: Handle, reason: Reason) -> Option<Ended> {
         self.schedule();
+        let tunnel = self.connection.tunnel()?;
+        tunnel.mux.abort(stream, reason, &mut self.shared.budget)
     }
 
     /// A connection from the pool that is still good.
@@ -242,7 +242,12 @@ impl Client {
                 };
                 self.connected(io, carried, key, Some(origin), now);
             }
-            Err(reason) => self.fail_stream(io, carried, reason),
+            Err(reason) => {
+                if let Some(found) = self.carried.get(carried as usize) {
+                    info!("{}: refused, {reason}", found.user);
+                }
+                self.fail_stream(io, carried, reason);
+            }
         }
     }
 
@@ -343,19 +348,21 @@ impl Client {
                 let expired = tunnel
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
-                if expired == Expired::Waits {
-                    return io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
-                }
+                let (ended, stuck) = match expired {
+                    Expired::Waits => {
+                        let idle = self.config.timeouts.half_close;
+                        return io.set_deadline(key, Deadline::Idle(idle));
+                    }
+                    Expired::Closed(ended) => (ended, false),
+                    Expired::Stuck(ended) => (ended, true),
+                };
                 let gone = self.carried.remove(carried as usize);
-                debug!(
-                    "stream {} of proxy {}: {}",
-                    gone.user,
-                    gone.proxy,
-                    Reason::HalfCloseTimeout
-                );
-                match expired {
-                    Expired::Stuck => io.abort(key),
-                    Expired::Waits | Expired::Closed => io.linger(key, GOODBYE_MAX),
+                self.counters.ended += 1;
+                self.log_end(&gone, &ended, io.now());
+                if stuck {
+                    io.abort(key);
+                } else {
+                    io.linger(key, GOODBYE_MAX);
                 }
                 self.schedule();
             }
@@ -374,11 +381,14 @@ impl Client {
             return;
         };
         let stream = found.stream;
-        self.refuse(stream, reason);
+        let ended = self.refuse(stream, reason);
         let Some(found) = self.carried.try_remove(carried as usize) else {
             return;
         };
-        debug!("stream {} of proxy {}: {reason}", found.user, found.proxy);
+        if let Some(ended) = ended {
+            self.counters.ended += 1;
+            self.log_end(&found, &ended, io.now());
+        }
         if let State::Exchange(_, exchange) = &found.state {
             let held = exchange.head.as_ref().map_or(0, Gather::held);
             let _ = self.shared.budget.hold_head(held, 0);
@@ -443,11 +453,6 @@ impl Client {
     }
 
     fn log_end(&self, carried: &Carried, ended: &Ended, now: Now) {
-        let reason = match ended.end {
-            StreamEnd::Closed => "closed",
-            StreamEnd::Answered { .. } => "answered",
-            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
-        };
         let connection = match &carried.state {
             State::Dialling { .. } => "not connected",
             State::Exchange(_, exchange)
@@ -458,9 +463,10 @@ impl Client {
             State::Raw(_) | State::Exchange(..) => "fresh",
         };
         debug!(
-            "stream {} of proxy {}: {reason}, {} B up, {} B down, {:.3} s, {connection}",
+            "stream {} of proxy {}: {}, {} B up, {} B down, {:.3} s, {connection}",
             carried.user,
             carried.proxy,
+            ended.end,
             ended.delivered,
             ended.sent,
             now.instant

@@ -266,6 +266,7 @@ impl<N: Net> Role<N> for Client {
         if self.carried.is_empty() && self.carried.capacity() > TRIM_MIN {
             self.carried = Slab::new();
         }
+        self.start_queued_dials(io, now);
         self.end_if_drained(io);
         if self.stage == Stage::Leaving {
             // A quick server has read the goodbye already, and no event will tell of it.

@@ -217,7 +217,7 @@ impl Server {
         let Some(found) = self.fronts.get(front as usize) else {
             return;
         };
-        let (link, key, user) = (found.link, found.key, found.user);
+        let (link, key) = (found.link, found.key);
         match found.state {
             State::Head(_) => self.head_timeout(io, front),
             State::Exchange { stream, .. } => {
@@ -236,8 +236,7 @@ impl Server {
                     self.give_up(io, front, link, stream, Reason::RequestTimeout);
                 } else {
                     let reason = Reason::RequestTimeout;
-                    tunnel.mux.abort(stream, reason, &mut self.shared.budget);
-                    self.schedule(link);
+                    self.abort_stream(io, front, link, stream, reason);
                     self.answer_error(io, front, reason.status(), "request body too slow");
                 }
             }
@@ -249,17 +248,21 @@ impl Server {
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
                 self.schedule(link);
-                if expired == Expired::Waits {
-                    return io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
-                }
-                debug!("stream {}: {}", user, Reason::HalfCloseTimeout);
-                self.fronts.remove(front as usize);
-                match expired {
-                    Expired::Stuck => io.abort(key),
-                    // What the kernel still holds for the user is not taken from it.
-                    Expired::Waits | Expired::Closed => {
-                        io.linger(key, self.config.timeouts.linger);
+                let (ended, stuck) = match expired {
+                    Expired::Waits => {
+                        let idle = self.config.timeouts.half_close;
+                        return io.set_deadline(key, Deadline::Idle(idle));
                     }
+                    Expired::Closed(ended) => (ended, false),
+                    Expired::Stuck(ended) => (ended, true),
+                };
+                let gone = self.fronts.remove(front as usize);
+                self.log_end(&gone, &ended, io.now());
+                if stuck {
+                    io.abort(key);
+                } else {
+                    // What the kernel still holds for the user is not taken from it.
+                    io.linger(key, self.config.timeouts.linger);
                 }
             }
         }
@@ -274,13 +277,26 @@ impl Server {
         stream: Handle,
         reason: Reason,
     ) {
-        if let Some(tunnel) = self.links.tunnel(link) {
-            tunnel.mux.abort(stream, reason, &mut self.shared.budget);
-            self.schedule(link);
+        self.abort_stream(io, front, link, stream, reason);
+        io.abort(self.fronts.remove(front as usize).key);
+    }
+
+    fn abort_stream<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        link: u32,
+        stream: Handle,
+        reason: Reason,
+    ) {
+        let Some(tunnel) = self.links.tunnel(link) else {
+            return;
+        };
+        let ended = tunnel.mux.abort(stream, reason, &mut self.shared.budget);
+        self.schedule(link);
+        if let (Some(ended), Some(found)) = (ended, self.fronts.get(front as usize)) {
+            self.log_end(found, &ended, io.now());
         }
-        let gone = self.fronts.remove(front as usize);
-        debug!("stream {}: {reason}", gone.user);
-        io.abort(gone.key);
     }
 
     /// The front's stream is over.
@@ -336,18 +352,14 @@ impl Server {
     }
 
     fn log_end(&self, front: &Front, ended: &Ended, now: Now) {
-        let reason = match ended.end {
-            StreamEnd::Closed => "closed",
-            StreamEnd::Answered { .. } => "answered",
-            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
-        };
+        let end = ended.end;
         let proxy = self.proxies.find(front.proxy).map(|proxy| &proxy.id);
         let proxy = proxy.map_or_else(|| "(closed)".into(), ToString::to_string);
-        if matches!(ended.end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
-            info!("{}: refused, {reason}", front.user);
+        if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
+            info!("{}: refused, {end}", front.user);
         }
         debug!(
-            "stream {} of proxy {}: {reason}, {} B up, {} B down, {:.3} s",
+            "stream {} of proxy {}: {end}, {} B up, {} B down, {:.3} s",
             front.user,
             proxy,
             ended.sent,

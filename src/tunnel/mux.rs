@@ -286,28 +286,30 @@ impl Mux {
         self.schedule(handle);
     }
 
-    /// Gives a stream up, at once. Its role has done with it: no event will name it again.
-    pub fn abort(&mut self, handle: Handle, reason: Reason, budget: &mut Budget) {
-        if self.stream(handle).is_some() {
-            self.close(handle, How::Abort, reason, budget);
-        }
+    /// Gives a stream up, at once, and tells its story. Its role has done with it: no event will name
+    /// it again.
+    pub fn abort(&mut self, handle: Handle, reason: Reason, budget: &mut Budget) -> Option<Ended> {
+        let ended = self.stream(handle)?.ended(StreamEnd::Failed(reason));
+        self.close(handle, How::Abort, reason, budget);
+        Some(ended)
     }
 
     /// Nothing has moved at the socket of a half-closed raw stream for too long. Unless the peer's reader
     /// is why, the stream is given up: in order, so that what the peer still has to deliver is.
     pub fn half_close_expired(&mut self, handle: Handle, budget: &mut Budget) -> Expired {
         let Some(stream) = self.stream(handle) else {
-            return Expired::Closed;
+            return Expired::Waits;
         };
         if stream.relay.is_starved() || stream.relay.has_pending() {
             return Expired::Waits;
         }
         let stuck = stream.relay.tail_len() > 0;
+        let ended = stream.ended(StreamEnd::Failed(Reason::HalfCloseTimeout));
         self.close(handle, How::Orderly, Reason::HalfCloseTimeout, budget);
         if stuck {
-            Expired::Stuck
+            Expired::Stuck(ended)
         } else {
-            Expired::Closed
+            Expired::Closed(ended)
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the mux hands to its role: events, and how streams ended.
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use crate::tunnel::{
     control::{How, ProxyConnect, Reason},
@@ -74,14 +74,25 @@ pub enum StreamEnd {
     Failed(Reason),
 }
 
+impl fmt::Display for StreamEnd {
+    /// The word of its line in the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StreamEnd::Closed => "closed",
+            StreamEnd::Answered { .. } => "answered",
+            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => reason.word(),
+        })
+    }
+}
+
 /// What becomes of the socket of a half-closed stream on which nothing moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub enum Expired {
     /// It goes on: the far reader is slow, not this socket.
     Waits,
     /// The stream is given up; all that there was for this socket is with the kernel.
-    Closed,
+    Closed(Ended),
     /// The stream is given up; the socket did not take all that there was for it.
-    Stuck,
+    Stuck(Ended),
 }
