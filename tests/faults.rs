@@ -241,11 +241,13 @@ fn sigterm_lets_the_clients_transfers_finish() {
     let mut tunnel = Tunnel::to("tcp", origin.address());
     let user = asking(&tunnel, 6, LONG);
     tunnel.client.terminate();
+    let address = tunnel.address();
     eventually("new users are turned away", || {
-        let mut newcomer = tunnel.connect();
-        newcomer.set_read_timeout(Some(AT_ONCE)).unwrap();
-        (!matches!(newcomer.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock))
-            .then_some(())
+        let read = TcpStream::connect_timeout(&address, AT_ONCE).and_then(|mut newcomer| {
+            newcomer.set_read_timeout(Some(AT_ONCE))?;
+            newcomer.read(&mut [0])
+        });
+        (!matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)).then_some(())
     });
     digest_reply(&user, 6, 0, LONG).unwrap();
     drop(user);

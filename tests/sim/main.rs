@@ -98,6 +98,8 @@ fn tcp_streams(sim: &mut Sim) {
         expected.push(plan.ending);
     }
     sim.run_until_all_are_done();
+    // A user that closes without reading is done before its stream is.
+    sim.run_to_rest();
 
     // A stream that its user resets may never reach the origin.
     expected.retain(|ending| ending.is_certain());
@@ -106,7 +108,6 @@ fn tcp_streams(sim: &mut Sim) {
     expected.sort();
     seen.sort();
     assert_eq!(seen, expected, "the origin saw each stream end");
-    sim.run_to_rest();
 }
 
 /// Several users of one HTTP proxy, whose exchanges share the origin's connections.
