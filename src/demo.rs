@@ -11,7 +11,7 @@
 //!
 //! This file joins them. Its thread sleeps on one channel, to which signals, ends of threads and
 //! changes of the status come; it looks at nothing by the clock, so an idle demo costs nothing.
-//! Threads share only that channel and a [`Board`]: each role keeps its own world.
+//! Threads share only that channel and a `Board`: each role keeps its own world.
 
 mod origins;
 mod part;

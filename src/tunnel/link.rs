@@ -174,11 +174,9 @@ impl Link {
         now: Now,
     ) -> Result<Option<Bytes>, LinkError> {
         let mut wire = Wire {
-            sockets,
-            key,
             scratch: Some(scratch),
             read: self.read,
-            cut: false,
+            ..Wire::to(sockets, key)
         };
         let read_before = wire.read;
         let outcome = loop {
@@ -227,13 +225,7 @@ impl Link {
         key: Key,
         batch: &mut Batch,
     ) -> Result<(), LinkError> {
-        let mut wire = Wire {
-            sockets,
-            key,
-            scratch: None,
-            read: 0,
-            cut: false,
-        };
+        let mut wire = Wire::to(sockets, key);
         written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))
             .map(|_| ())
     }
@@ -243,13 +235,7 @@ impl Link {
     /// # Errors
     /// The link is over.
     pub fn flush(&mut self, sockets: &mut dyn Sockets, key: Key) -> Result<bool, LinkError> {
-        let mut wire = Wire {
-            sockets,
-            key,
-            scratch: None,
-            read: 0,
-            cut: false,
-        };
+        let mut wire = Wire::to(sockets, key);
         written(self.websocket.flush(&mut wire))
     }
 
@@ -272,13 +258,7 @@ impl Link {
         match self.liveness.timeout(now.instant) {
             Alive::Yes => Ok(()),
             Alive::Ask => {
-                let mut wire = Wire {
-                    sockets,
-                    key,
-                    scratch: None,
-                    read: 0,
-                    cut: false,
-                };
+                let mut wire = Wire::to(sockets, key);
                 written(self.websocket.write(&mut wire, Message::Ping(Bytes::new())))?;
                 self.flush(sockets, key).map(|_| ())
             }
@@ -288,13 +268,7 @@ impl Link {
 
     /// Says goodbye, as far as the socket takes it at once.
     pub fn close(&mut self, sockets: &mut dyn Sockets, key: Key, reason: CloseReason, text: &str) {
-        let mut wire = Wire {
-            sockets,
-            key,
-            scratch: None,
-            read: 0,
-            cut: false,
-        };
+        let mut wire = Wire::to(sockets, key);
         let mut end = text.len().min(CLOSE_TEXT_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -336,6 +310,19 @@ struct Wire<'a> {
     read: usize,
     /// The turn's share was used up.
     cut: bool,
+}
+
+impl<'a> Wire<'a> {
+    /// For writing.
+    fn to(sockets: &'a mut dyn Sockets, key: Key) -> Wire<'a> {
+        Wire {
+            sockets,
+            key,
+            scratch: None,
+            read: 0,
+            cut: false,
+        }
+    }
 }
 
 impl Read for Wire<'_> {

@@ -11,11 +11,11 @@
 //!
 //! **Life of a stream.** It is live until its end, which is one of: both directions said FIN (raw),
 //! the response ended (HTTP), a disconnect arrived, or one was asked for. It leaves its role with
-//! [`Happened::Ended`] (or by [`Mux::disconnect`], which the role asked for itself), and the slab once
+//! [`Happened::Ended`] (or by [`Mux::abort`], which the role asked for itself), and the slab once
 //! its last frame is in a batch.
 //!
-//! Invariants ([`Mux::check_invariants`]): a stream is found by its id while it is live; `held` is the
-//! sum over the streams and was taken from the budget; a live stream's queue flag is set exactly when
+//! Invariants ([`Mux::check_invariants`]): a stream is found by its id while it is live; the footprint is the
+//! sum over the streams and stands in the budget; a live stream's queue flag is set exactly when
 //! it stands in a queue.
 
 mod event;

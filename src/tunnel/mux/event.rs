@@ -13,7 +13,8 @@ use crate::tunnel::{
 pub enum Happened {
     /// A frame that concerns the link.
     Control(Kind, Box<[u8]>),
-    /// The server opened a stream: dial, then [`Mux::adopt`] and [`Mux::connected`].
+    /// The server opened a stream: dial, then [`adopt`](super::Mux::adopt) and
+    /// [`connected`](super::Mux::connected).
     Opened(Handle, Box<ProxyConnect>),
     /// The client has connected the stream's target.
     Connected(u32),
