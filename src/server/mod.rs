@@ -17,7 +17,13 @@ mod fronts;
 mod links;
 mod proxies;
 
-use std::{collections::VecDeque, fmt, io, net::SocketAddr, rc::Rc};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use log::{info, warn};
 use slab::Slab;
@@ -63,8 +69,8 @@ pub struct Server {
     scheduled: VecDeque<u32>,
     listener: Key,
     address: SocketAddr,
-    /// Accepting pauses for want of descriptors.
-    starved: bool,
+    /// When it was last said that accepting pauses for want of descriptors.
+    starved: Option<Instant>,
     stage: Stage,
 }
 
@@ -122,7 +128,7 @@ impl Server {
             scheduled: VecDeque::new(),
             listener,
             address,
-            starved: false,
+            starved: None,
             stage: Stage::Running,
             config: config.clone(),
         };
@@ -166,7 +172,6 @@ impl Server {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match io.accept(self.listener, Owner::Clients) {
                 Accepted::Connection(key, peer) => {
-                    self.starved = false;
                     if self.links.handshakes() >= self.config.limits.handshakes {
                         warn!(
                             "link from {peer}: refused, {} handshakes are under way",
@@ -180,7 +185,7 @@ impl Server {
                     io.set_deadline(key, Deadline::At(at));
                 }
                 Accepted::Empty => return,
-                Accepted::Starved => return self.pause_accepting(),
+                Accepted::Starved => return self.pause_accepting(now),
             }
         }
         io.again(self.listener);
@@ -196,19 +201,23 @@ impl Server {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match io.accept(listener, Owner::Proxy(proxy)) {
                 Accepted::Connection(key, peer) => {
-                    self.starved = false;
                     self.user_arrived(io, proxy, key, peer, now);
                 }
                 Accepted::Empty => return,
-                Accepted::Starved => return self.pause_accepting(),
+                Accepted::Starved => return self.pause_accepting(now),
             }
         }
         io.again(listener);
     }
 
-    /// Descriptors have run out. Said once for each time that it comes to this.
-    fn pause_accepting(&mut self) {
-        if !std::mem::replace(&mut self.starved, true) {
+    /// Descriptors have run out. Said now and then: each user who leaves lets one in who waits, and
+    /// then it has come to this again.
+    fn pause_accepting(&mut self, now: Now) {
+        let said_lately = self
+            .starved
+            .is_some_and(|said| now.instant.saturating_duration_since(said) < STARVED_EVERY);
+        if !said_lately {
+            self.starved = Some(now.instant);
             warn!("out of descriptors: accepting pauses");
         }
     }
@@ -358,6 +367,9 @@ impl<N: Net> Role<N> for Server {
 
 /// How many connections one listener may take in a turn while links wait.
 const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// How often a want of descriptors is said: a server can live at its limit for hours.
+const STARVED_EVERY: Duration = Duration::from_secs(60);
 
 /// One read of a request head: nearly all fit, and the surplus that it may bring is one quantum.
 const SCRATCH: usize = 16 * 1024;

@@ -269,7 +269,7 @@ impl Server {
             return;
         };
         info!(
-            "proxy {}: closed, its client was away for {AWAY_MAX:?}",
+            "proxy {}: closed, no client asked for it within {AWAY_MAX:?}",
             gone.id
         );
         io.close(gone.listener);

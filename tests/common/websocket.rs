@@ -26,6 +26,10 @@ pub mod kind {
     pub const HELLO: u8 = 1;
     /// The server accepts it.
     pub const WELCOME: u8 = 2;
+    /// The client asks for a listener.
+    pub const PROXY_OPEN: u8 = 3;
+    /// What became of it.
+    pub const PROXY_OPENED: u8 = 4;
     /// A user is there.
     pub const PROXY_CONNECT: u8 = 5;
     /// The target is connected.
@@ -34,6 +38,8 @@ pub mod kind {
     pub const PROXY_DATA: u8 = 7;
     /// More bytes may be sent.
     pub const PROXY_CREDIT: u8 = 8;
+    /// No later stream is taken.
+    pub const GOAWAY: u8 = 11;
 }
 
 /// A connection that was upgraded.
@@ -41,6 +47,8 @@ pub struct WebSocketPeer {
     stream: TcpStream,
     /// The head of the answer to the upgrade.
     pub answer: String,
+    /// Whether we are the server, which masks nothing.
+    is_server: bool,
 }
 
 /// How the server ended a connection.
@@ -79,7 +87,11 @@ impl WebSocketPeer {
                 answer.contains(ACCEPT),
                 "the answer that belongs to the key: {answer}"
             );
-            return Ok(Self { stream, answer });
+            return Ok(Self {
+                stream,
+                answer,
+                is_server: false,
+            });
         }
         let mut rest = String::new();
         stream.read_to_string(&mut rest).ok();
@@ -103,6 +115,31 @@ impl WebSocketPeer {
             "welcome follows hello: {welcome:?}"
         );
         peer
+    }
+
+    /// Takes a siding client in, as a server would, up to the upgrade.
+    ///
+    /// # Errors
+    /// The connection's; `InvalidData` for a request without a key.
+    pub fn accept(mut stream: TcpStream) -> io::Result<Self> {
+        let request = read_head(&mut stream)?;
+        let key = request.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("sec-websocket-key")
+                .then_some(value)
+        });
+        let key = key.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, request.clone()))?;
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{SUBPROTOCOL}\r\n{NONCE}\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes())?;
+        Ok(Self {
+            stream,
+            answer,
+            is_server: true,
+        })
     }
 
     /// The payload of the next binary message.
@@ -129,7 +166,7 @@ impl WebSocketPeer {
     /// # Errors
     /// The connection's.
     pub fn send_text(&mut self, text: &str) -> io::Result<()> {
-        self.send_raw(&frame(0x1, text.as_bytes()))
+        self.send(0x1, text.as_bytes())
     }
 
     /// Sends a binary message.
@@ -137,10 +174,28 @@ impl WebSocketPeer {
     /// # Errors
     /// The connection's.
     pub fn send_binary(&mut self, payload: &[u8]) -> io::Result<()> {
-        self.send_raw(&frame(0x2, payload))
+        self.send(0x2, payload)
     }
 
-    /// Reads until the server ends the connection, passing over its messages.
+    /// Sends a close frame and goes on reading.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn send_close(&mut self, code: u16, reason: &str) -> io::Result<()> {
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend(reason.as_bytes());
+        self.send(0x8, &payload)
+    }
+
+    fn send(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        let bytes = match self.is_server {
+            true => unmasked_frame(opcode, payload),
+            false => frame(opcode, payload),
+        };
+        self.send_raw(&bytes)
+    }
+
+    /// Reads until the far side ends the connection, passing over its messages.
     pub fn wait_for_refusal(mut self) -> Refusal {
         loop {
             match self.read_frame() {
@@ -179,13 +234,22 @@ impl WebSocketPeer {
             }
             length => u64::from(length),
         };
-        assert_eq!(head[1] & 0x80, 0, "a server masks nothing");
+        let is_masked = head[1] & 0x80 != 0;
+        assert_eq!(
+            is_masked, self.is_server,
+            "a client masks all, a server nothing"
+        );
         assert!(
             length <= 1 << 20,
             "no message of siding is that long: {length}"
         );
+        let mut mask = [0; 4];
+        if is_masked {
+            self.stream.read_exact(&mut mask)?;
+        }
         let mut payload = vec![0; length as usize];
         self.stream.read_exact(&mut payload)?;
+        apply(mask, &mut payload);
         Ok((head[0] & 0x0f, payload))
     }
 }
@@ -219,26 +283,36 @@ pub fn text_of_http_answer(address: SocketAddr, request: &str) -> String {
 
 /// A whole masked WebSocket frame.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = unmasked_frame(opcode, payload);
+    let head = frame.len() - payload.len();
+    frame[1] |= 0x80;
+    apply(MASK, &mut frame[head..]);
+    frame.splice(head..head, MASK);
+    frame
+}
+
+/// A whole WebSocket frame as a server sends it.
+fn unmasked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 0..=125 => frame.push(length as u8),
         length @ 126..=0xffff => {
-            frame.push(0x80 | 126);
+            frame.push(126);
             frame.extend((length as u16).to_be_bytes());
         }
         length => {
-            frame.push(0x80 | 127);
+            frame.push(127);
             frame.extend((length as u64).to_be_bytes());
         }
     }
-    frame.extend(MASK);
-    frame.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    frame.extend(payload);
     frame
+}
+
+fn apply(mask: [u8; 4], payload: &mut [u8]) {
+    for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
 }
 
 /// Reads up to and with the empty line, and not a byte further.
