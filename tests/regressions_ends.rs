@@ -21,11 +21,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// For an end that nothing is left to wait for: on a busy machine, but far below the drain deadline.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A deadline that is soon over.
-const HALF_CLOSE: &str = r#"{ "timeouts": { "half_close": "200ms" } }"#;
+/// A deadline that is soon over, but not on a busy machine before a transfer has moved on.
+const HALF_CLOSE: &str = r#"{ "timeouts": { "half_close": "1s" } }"#;
 
-/// Several times [`HALF_CLOSE`].
-const STANDSTILL: Duration = Duration::from_secs(1);
+/// More than twice [`HALF_CLOSE`].
+const STANDSTILL: Duration = Duration::from_millis(2_500);
 
 /// More than all buffers and windows on the way hold.
 const LONG: u64 = 40 << 20;

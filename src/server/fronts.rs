@@ -229,7 +229,7 @@ impl Server {
                     self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
                 } else if tunnel.mux.is_request_whole(stream) {
                     // It is the origin's turn.
-                } else if tunnel.mux.is_starved(stream) {
+                } else if tunnel.mux.is_held_up(stream) {
                     // The user is not to blame: the target does not read.
                     io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
                 } else if tunnel.mux.is_answered(stream) {

@@ -300,7 +300,7 @@ impl Mux {
         let Some(stream) = self.stream(handle) else {
             return Expired::Waits;
         };
-        if stream.relay.is_starved() || stream.relay.has_pending() {
+        if stream.is_held_up() || stream.relay.has_pending() {
             return Expired::Waits;
         }
         let stuck = stream.relay.tail_len() > 0;
@@ -403,10 +403,11 @@ impl Mux {
             .is_some_and(|stream| stream.relay.is_told())
     }
 
-    /// Whether the stream waits for the peer's credit: its socket is not to blame for standing still.
-    pub fn is_starved(&mut self, handle: Handle) -> bool {
+    /// Whether the stream waits for the peer's credit or for its turn: its socket is not to blame for
+    /// standing still.
+    pub fn is_held_up(&mut self, handle: Handle) -> bool {
         self.stream(handle)
-            .is_some_and(|stream| stream.relay.is_starved())
+            .is_some_and(|stream| stream.is_held_up())
     }
 
     /// Whether received bytes of the stream wait for its socket.

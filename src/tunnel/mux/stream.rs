@@ -88,6 +88,11 @@ impl Stream {
             .is_some_and(|moved| now.saturating_duration_since(moved) >= STALL_MAX)
     }
 
+    /// Whether it is for want of credit, or of its turn, that nothing is read from its socket.
+    pub fn is_held_up(&self) -> bool {
+        self.queued != Queued::No || self.relay.is_starved()
+    }
+
     pub fn ended(&self, end: StreamEnd) -> Ended {
         Ended {
             end,

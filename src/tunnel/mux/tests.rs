@@ -822,6 +822,39 @@ fn the_end_of_a_link_ends_each_stream_once() {
 }
 
 #[test]
+fn a_half_closed_stream_that_is_about_to_be_read_has_not_expired() {
+    let mut pair = Pair::new(64 << 20);
+    let stream = pair.open_raw(0);
+    pair.run(true);
+    let handle = opened(&pair.client, 0);
+    pair.server.sockets.0.get_mut(&user(0)).unwrap().room = 0;
+    let far = pair.client.sockets.0.get_mut(&target(0)).unwrap();
+    far.input.extend(vec![1; 1 << 20]);
+    pair.client.mux.schedule(handle);
+    pair.run(true);
+    // The user does not read: the target waits for credit, and is not to blame.
+    let expired = |pair: &mut Pair| {
+        let End { mux, budget, .. } = &mut pair.client;
+        mux.half_close_expired(handle, budget)
+    };
+    assert!(matches!(expired(&mut pair), Expired::Waits));
+    // It reads again, and its credit has come in the very turn of the deadline.
+    pair.server.sockets.0.get_mut(&user(0)).unwrap().room = usize::MAX;
+    let End {
+        mux,
+        sockets,
+        budget,
+        ..
+    } = &mut pair.server;
+    assert!(mux.writable(stream, sockets, budget, pair.now).is_none());
+    step(&mut pair.server, &mut pair.client, true, pair.now);
+    assert!(matches!(expired(&mut pair), Expired::Waits));
+    // All was read, and nothing has come for the whole time.
+    pair.run(true);
+    assert!(matches!(expired(&mut pair), Expired::Closed(_)));
+}
+
+#[test]
 fn an_idle_stream_is_small() {
     assert!(size_of::<Stream>() <= 208, "{}", size_of::<Stream>());
     assert!(size_of::<Handle>() == 8);
