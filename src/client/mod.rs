@@ -148,15 +148,23 @@ impl Client {
 
     /// Resets streams whose readers stand still while new ones have to be refused.
     fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if !self.shared.is_short(now) {
+            return;
+        }
+        let mut reset = 0;
         while self.shared.budget.pressure() >= Pressure::Full {
             let Some(tunnel) = self.connection.tunnel() else {
-                return;
+                break;
             };
             let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
-                return;
+                break;
             };
+            reset += 1;
             self.happened(io, happened, now);
             self.schedule();
+        }
+        if reset > 0 {
+            warn!("memory is short: {reset} streams whose readers stood still are reset");
         }
     }
 

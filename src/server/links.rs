@@ -236,14 +236,13 @@ impl Server {
     fn upgrade<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
         let Some(Entry {
             key,
-            peer,
             state: State::Upgrade(gather),
             ..
         }) = self.links.entry(link)
         else {
             return;
         };
-        let (key, peer) = (*key, *peer);
+        let key = *key;
         let limit = upgrade::HEAD_LIMITS.bytes;
         let (head, surplus) = match gather.read(&mut self.scratch, limit, |into| io.read(key, into))
         {
@@ -258,7 +257,6 @@ impl Server {
         let upgrade = match Upgrade::parse(&head) {
             Ok(upgrade) => upgrade,
             Err((status, reason)) => {
-                info!("link from {peer}: refused, {reason}");
                 return self.refuse(io, link, status, reason);
             }
         };
@@ -355,6 +353,10 @@ impl Server {
     /// Resets streams whose readers stand still while new ones have to be refused, from the link that
     /// holds most of such bytes.
     pub(super) fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if !self.shared.is_short(now) {
+            return;
+        }
+        let mut reset = 0;
         while self.shared.budget.pressure() >= Pressure::Full {
             let most = self
                 .links
@@ -363,15 +365,19 @@ impl Server {
                 .filter_map(|(link, entry)| Some((link as u32, entry.tunnel()?.mux.stalled(now))))
                 .filter(|(_, stalled)| *stalled > 0)
                 .max_by_key(|(_, stalled)| *stalled);
-            let Some((link, _)) = most else { return };
+            let Some((link, _)) = most else { break };
             let Some(tunnel) = self.links.tunnel(link) else {
-                return;
+                break;
             };
             let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
-                return;
+                break;
             };
+            reset += 1;
             self.happened(io, link, happened, now);
             self.schedule(link);
+        }
+        if reset > 0 {
+            warn!("memory is short: {reset} streams whose readers stood still are reset");
         }
     }
 

@@ -27,7 +27,10 @@ mod tail;
 pub mod upgrade;
 pub mod window;
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use crate::{
     clock::Now,
@@ -37,7 +40,7 @@ use crate::{
         frame::{BATCH_MAX, Batch, Message},
         link::{Link, LinkError, Scratch},
         mux::{Happened, Mux},
-        window::Budget,
+        window::{Budget, Pressure},
     },
 };
 
@@ -115,6 +118,8 @@ impl Source for SocketSource<'_> {
 pub struct Shared {
     /// Undelivered bytes, and how many there may be.
     pub budget: Budget,
+    /// When streams to reset were last looked for.
+    looked: Option<Instant>,
     batch: Batch,
     scratch: Scratch,
 }
@@ -124,9 +129,23 @@ impl Shared {
     pub fn new(undelivered: usize) -> Shared {
         Shared {
             budget: Budget::new(undelivered),
+            looked: None,
             batch: Batch::default(),
             scratch: Scratch::default(),
         }
+    }
+}
+
+impl Shared {
+    /// Whether memory is so short that streams are to be reset whose readers stand still. Looking for
+    /// them costs a step for each stream, so it is answered with yes once a second at most.
+    pub fn is_short(&mut self, now: Now) -> bool {
+        let lately = |at| now.instant.saturating_duration_since(at) < LOOK_EVERY;
+        if self.budget.pressure() < Pressure::Full || self.looked.is_some_and(lately) {
+            return false;
+        }
+        self.looked = Some(now.instant);
+        true
     }
 }
 
@@ -268,6 +287,9 @@ impl Tunnel {
 /// The first batch of a turn is one quantum, so that a keystroke never waits behind more than this
 /// in our hands; later ones are longer, because a completed flush shows that the link is fast.
 const BATCH_FIRST: usize = 16 * 1024;
+
+/// A tenth of the time for which a reader must have stood still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How much one link may send in a turn while other links wait.
 const WRITE_PER_TURN_MAX: usize = 256 * 1024;
