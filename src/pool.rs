@@ -241,6 +241,14 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         Some((self.evict(slot.index, why), entry.origin()))
     }
 
+    /// Gives up a parked connection, which the caller closes, because its time is over: that of its
+    /// age if it is that old, else that of being idle. `None` when it has left already.
+    pub fn expire(&mut self, slot: Slot, now: Instant) -> Option<(Key, Origin)> {
+        let born = self.entries.get(slot.index as usize)?.born;
+        let old = now.saturating_duration_since(born) >= self.limits.age;
+        self.forget(slot, if old { Eviction::Age } else { Eviction::Idle })
+    }
+
     /// Gives up the connection that was parked first, because its descriptor is needed.
     pub fn evict_oldest(&mut self) -> Option<Key> {
         let oldest = self.oldest(self.newest, ALL)?;

@@ -142,7 +142,7 @@ impl Client {
             && let Some((key, origin)) = self.take(io, &target, repeatable, now)
         {
             self.counters.reused += 1;
-            return self.connected(io, carried, key, Some(origin), now);
+            return self.connected(io, carried, key, origin, now);
         }
         if self.dials.is_full() {
             return self.fail_stream(io, carried, Reason::Busy);
@@ -240,7 +240,7 @@ impl Client {
                     uses: 0,
                     peer: peer.ip(),
                 };
-                self.connected(io, carried, key, Some(origin), now);
+                self.connected(io, carried, key, origin, now);
             }
             Err(reason) => {
                 if let Some(found) = self.carried.get(carried as usize) {
@@ -257,7 +257,7 @@ impl Client {
         io: &mut Reactor<N, Owner>,
         carried: u32,
         key: Key,
-        origin: Option<pool::Origin>,
+        origin: pool::Origin,
         now: Now,
     ) {
         let Some(found) = self.carried.get_mut(carried as usize) else {
@@ -274,7 +274,7 @@ impl Client {
                 State::Raw(key)
             }
             Some(mut exchange) => {
-                exchange.origin = origin.map(|origin| pool::Origin {
+                exchange.origin = Some(pool::Origin {
                     uses: origin.uses + 1,
                     ..origin
                 });
@@ -348,16 +348,11 @@ impl Client {
                 let expired = tunnel
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
-                let (ended, stuck) = match expired {
-                    Expired::Waits => {
-                        let idle = self.config.timeouts.half_close;
-                        return io.set_deadline(key, Deadline::Idle(idle));
-                    }
-                    Expired::Closed(ended) => (ended, false),
-                    Expired::Stuck(ended) => (ended, true),
+                let Expired::GivenUp { ended, stuck } = expired else {
+                    let idle = self.config.timeouts.half_close;
+                    return io.set_deadline(key, Deadline::Idle(idle));
                 };
                 let gone = self.carried.remove(carried as usize);
-                self.counters.ended += 1;
                 self.log_end(&gone, &ended, io.now());
                 if stuck {
                     io.abort(key);
@@ -386,12 +381,11 @@ impl Client {
             return;
         };
         if let Some(ended) = ended {
-            self.counters.ended += 1;
             self.log_end(&found, &ended, io.now());
         }
         if let State::Exchange(_, exchange) = &found.state {
             let held = exchange.head.as_ref().map_or(0, Gather::held);
-            let _ = self.shared.budget.hold_head(held, 0);
+            self.shared.budget.drop_head(held);
         }
         if let Some(key) = found.key() {
             io.abort(key);
@@ -409,7 +403,6 @@ impl Client {
         let Some(found) = self.carried.try_remove(carried as usize) else {
             return;
         };
-        self.counters.ended += 1;
         self.log_end(&found, &ended, now);
         match found.state {
             State::Dialling { dial, .. } => self.cancel_dial(io, dial),
@@ -422,7 +415,7 @@ impl Client {
             },
             State::Exchange(key, exchange) => {
                 let held = exchange.head.as_ref().map_or(0, Gather::held);
-                let _ = self.shared.budget.hold_head(held, 0);
+                self.shared.budget.drop_head(held);
                 self.exchange_ended(io, key, *exchange, ended.end, now);
             }
         }
@@ -444,7 +437,6 @@ impl Client {
         match rest {
             Some(rest) => {
                 let found = self.carried.remove(owner as usize);
-                self.counters.ended += 1;
                 self.log_end(&found, &ended, now);
                 io.farewell(key, &rest, self.config.timeouts.half_close);
             }
@@ -452,7 +444,9 @@ impl Client {
         }
     }
 
-    fn log_end(&self, carried: &Carried, ended: &Ended, now: Now) {
+    /// Every stream that had a slot is counted and has its line, however it ended.
+    fn log_end(&mut self, carried: &Carried, ended: &Ended, now: Now) {
+        self.counters.ended += 1;
         let connection = match &carried.state {
             State::Dialling { .. } => "not connected",
             State::Exchange(_, exchange)
@@ -496,14 +490,7 @@ impl Client {
         slot: Slot,
         now: Now,
     ) {
-        let eviction = match self.pool.forget(slot, Eviction::Idle) {
-            Some((_, origin)) => now.instant.saturating_duration_since(origin.born),
-            None => Duration::ZERO,
-        };
-        debug!(
-            "parked connection closed, {:.0} s old",
-            eviction.as_secs_f64()
-        );
+        self.pool.expire(slot, now.instant);
         io.close(key);
     }
 }

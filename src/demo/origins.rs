@@ -62,7 +62,7 @@ enum Connection {
     Echo(Echo),
 }
 
-/// What becomes of a connection for now.
+/// What becomes of a connection after it was driven as far as it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 enum Next {

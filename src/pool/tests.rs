@@ -53,7 +53,7 @@ fn take(pool: &mut Pool<u8>, target: u8, now: Instant) -> Option<u32> {
 }
 
 #[test]
-fn a_parked_connection_costs_at_most_64_bytes_and_its_label_8() {
+fn a_parked_connection_costs_at_most_80_bytes_and_its_label_8() {
     assert!(size_of::<Entry>() <= 80);
     assert_eq!(size_of::<Slot>(), 8);
     assert_eq!(size_of::<Option<Slot>>(), 8);
@@ -140,6 +140,22 @@ fn a_connection_expires_by_idle_time_or_by_age_whichever_comes_first() {
         Parked::Refused(Refusal::TooOld)
     );
     assert_eq!(pool.counters().refused(Refusal::TooOld), 1);
+}
+
+#[test]
+fn a_connection_whose_time_is_over_leaves_for_the_reason_that_came_first() {
+    let now = Instant::now();
+    let mut pool = Pool::new(LIMITS);
+    let old = Origin {
+        born: now - LIMITS.age + Duration::from_secs(1),
+        ..young(now)
+    };
+    for (origin, reason) in [(young(now), Eviction::Idle), (old, Eviction::Age)] {
+        let (slot, expires, _) = kept(pool.park(&1, key(1), origin, now));
+        assert_eq!(pool.expire(slot, expires), Some((key(1), origin)));
+        assert_eq!(pool.expire(slot, expires), None);
+        assert_eq!(pool.counters().evicted(reason), 1);
+    }
 }
 
 #[test]

@@ -310,7 +310,7 @@ impl Server {
             return false;
         };
         let held = std::mem::take(gather).held();
-        let _ = self.shared.budget.hold_head(held, 0);
+        self.shared.budget.drop_head(held);
         held > 0
     }
 

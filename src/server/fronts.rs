@@ -187,13 +187,6 @@ impl Server {
         // Nothing was written on this exchange before: a socket without room for a line is broken.
         if !matches!(io.write(key, answer), Ok(n) if n == answer.len()) {
             self.give_up(io, front, link, stream, Reason::UserReset);
-            return;
-        }
-        if io.is_readable(key)
-            && let Some(tunnel) = self.links.tunnel(link)
-        {
-            tunnel.mux.schedule(stream);
-            self.schedule(link);
         }
     }
 
@@ -225,7 +218,7 @@ impl Server {
                     return;
                 };
                 if tunnel.mux.has_tail(stream) {
-                    // All is here that the user is to get, and it does not take it.
+                    // It neither sends what is due nor takes what is here for it.
                     self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
                 } else if tunnel.mux.is_request_whole(stream) {
                     // It is the origin's turn.
@@ -248,13 +241,9 @@ impl Server {
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
                 self.schedule(link);
-                let (ended, stuck) = match expired {
-                    Expired::Waits => {
-                        let idle = self.config.timeouts.half_close;
-                        return io.set_deadline(key, Deadline::Idle(idle));
-                    }
-                    Expired::Closed(ended) => (ended, false),
-                    Expired::Stuck(ended) => (ended, true),
+                let Expired::GivenUp { ended, stuck } = expired else {
+                    let idle = self.config.timeouts.half_close;
+                    return io.set_deadline(key, Deadline::Idle(idle));
                 };
                 let gone = self.fronts.remove(front as usize);
                 self.log_end(&gone, &ended, io.now());

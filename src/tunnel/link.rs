@@ -162,7 +162,7 @@ impl Link {
         });
     }
 
-    /// The next message; `None` when there is no more for now, or this turn's share is used up.
+    /// The next message; `None` when no more has come yet, or this turn's share is used up.
     ///
     /// # Errors
     /// The link is over.

@@ -204,8 +204,8 @@ impl Tunnel {
         !self.blocked && !self.filling && !self.mux.has_work()
     }
 
-    /// Handles what has arrived, up to the next event that the role must see; `None`: nothing more
-    /// for now. At most [`link::READ_PER_TURN_MAX`] bytes a turn; [`Link::is_scheduled`] says if that
+    /// Handles what has arrived, up to the next event that the role must see; `None`: no more
+    /// has come. At most [`link::READ_PER_TURN_MAX`] bytes a turn; [`Link::is_scheduled`] says if that
     /// was why.
     ///
     /// # Errors

@@ -99,8 +99,8 @@ pub struct Mux {
     fresh_bytes: usize,
     /// The highest id opened.
     highest: u64,
-    /// The highest id that may still be opened: we have said goaway (client).
-    last: Option<u64>,
+    /// We have said goaway.
+    leaving: bool,
     /// Tells tenants of a slot apart.
     serial: u32,
     /// The peer has proved itself.
@@ -128,7 +128,7 @@ impl Mux {
             waiting: VecDeque::new(),
             fresh_bytes: 0,
             highest: 0,
-            last: None,
+            leaving: false,
             serial: 0,
             welcomed: false,
             footprint: Footprint::default(),
@@ -158,7 +158,7 @@ impl Mux {
 
     /// Says that no stream above the highest one was touched, and none will be.
     pub fn goaway(&mut self) {
-        self.last = Some(self.highest);
+        self.leaving = true;
         self.control(Kind::Goaway, &Goaway { last: self.highest });
     }
 
@@ -306,11 +306,7 @@ impl Mux {
         let stuck = stream.relay.tail_len() > 0;
         let ended = stream.ended(StreamEnd::Failed(Reason::HalfCloseTimeout));
         self.close(handle, How::Orderly, Reason::HalfCloseTimeout, budget);
-        if stuck {
-            Expired::Stuck(ended)
-        } else {
-            Expired::Closed(ended)
-        }
+        Expired::GivenUp { ended, stuck }
     }
 
     /// Whether the final response head has passed: no other answer may be given.

@@ -189,12 +189,6 @@ impl Relay {
         self.inbound = Inbound::Open;
     }
 
-    /// Nothing more is sent.
-    pub fn stop_sending(&mut self) {
-        self.outbound = Outbound::Finished;
-        self.pending = None;
-    }
-
     pub fn has_pending(&self) -> bool {
         self.pending.is_some()
     }
@@ -293,31 +287,18 @@ impl Relay {
         if allowed - length < body.room_min() {
             if length == 0 {
                 // No credit. Nothing may be read, but an end costs nothing to say.
-                match sockets.outlook(key) {
+                let reason = match sockets.outlook(key) {
                     Outlook::Quiet | Outlook::Data => return Filled::Idle,
                     Outlook::End if body.ends_at_eof() && body.room_min() <= 1 => {
                         self.outbound = Outbound::Finished;
-                        return Filled::Frame {
-                            length: 0,
-                            flags: flags.with(end),
-                        };
+                        return self.frame(0, flags.with(end));
                     }
                     Outlook::End if body.ends_at_eof() => return Filled::Idle,
-                    Outlook::End => {
-                        let visible = body.shows_truncation();
-                        return Filled::Failed {
-                            reason: ReadFailure::Truncated,
-                            visible,
-                        };
-                    }
-                    Outlook::Failed => {
-                        let visible = body.shows_truncation();
-                        return Filled::Failed {
-                            reason: ReadFailure::Socket,
-                            visible,
-                        };
-                    }
-                }
+                    Outlook::End => ReadFailure::Truncated,
+                    Outlook::Failed => ReadFailure::Socket,
+                };
+                let visible = body.shows_truncation();
+                return Filled::Failed { reason, visible };
             }
             return self.frame(length, flags);
         }
@@ -464,7 +445,8 @@ impl Relay {
 
     /// Forgets everything that waits.
     pub fn discard(&mut self, window_initial: u32) {
-        self.stop_sending();
+        self.outbound = Outbound::Finished;
+        self.pending = None;
         self.window.refused(window_initial);
         self.inbound = Inbound::Broken;
         self.tail = None;

@@ -92,8 +92,11 @@ impl fmt::Display for StreamEnd {
 pub enum Expired {
     /// It goes on: the far reader is slow, not this socket.
     Waits,
-    /// The stream is given up; all that there was for this socket is with the kernel.
-    Closed(Ended),
-    /// The stream is given up; the socket did not take all that there was for it.
-    Stuck(Ended),
+    /// The stream is given up.
+    GivenUp {
+        /// Its story.
+        ended: Ended,
+        /// The socket did not take all that there was for it; else that is with the kernel.
+        stuck: bool,
+    },
 }

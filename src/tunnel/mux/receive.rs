@@ -155,7 +155,7 @@ impl Mux {
         let connect: Box<ProxyConnect> =
             serde_json::from_slice(payload).map_err(|_| Violation::Payload(Kind::ProxyConnect))?;
         self.highest = id.0;
-        if self.last.is_some() {
+        if self.leaving {
             // Our goaway and this have crossed: the server will see that we never touched it.
             return Ok(None);
         }

@@ -6,17 +6,6 @@ use crate::tunnel::{
     frame::CONTROL_MAX,
 };
 
-fn facts() -> RequestFacts {
-    RequestFacts {
-        head: false,
-        http10: false,
-        upgrade: false,
-        keep_alive: true,
-        tied: false,
-        repeatable: true,
-    }
-}
-
 fn exchange(pair: &mut Pair, head: &[u8]) -> Handle {
     pair.open(
         0,
