@@ -21,8 +21,9 @@ use log::Level;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Invalid, LISTEN_DEFAULT,
-    PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Rule, ServerConfig, ServerUrl, Spec, Token,
+    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, HttpOptions, Invalid,
+    LISTEN_DEFAULT, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Roots, Rule, ServerConfig,
+    ServerUrl, Spec, Token,
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
@@ -206,9 +207,9 @@ enum Role {
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "server")]
 #[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
-KIND is tcp, ssh, telnet, http or forward; IPv6 addresses go in brackets;
-PORT 0 takes any free one. Each flag has a field in the configuration
-(--proxy is the list proxies), and flags win.")]
+KIND is tcp, ssh, telnet, http, https or forward; IPv6 addresses go in
+brackets; PORT 0 takes any free one. Each flag has a field in the
+configuration (--proxy is the list proxies), and flags win.")]
 #[argh(
     example = "{command_name} --token-file edge.token --listen 0.0.0.0:7000 \\
     --proxy edge-1=tcp:10033:127.0.0.1:2222"
@@ -244,8 +245,8 @@ struct ServerArguments {
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "client")]
 #[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
-KIND is tcp, ssh, telnet, http or forward; IPv6 addresses go in brackets;
-PORT 0 takes any free one.
+KIND is tcp, ssh, telnet, http, https or forward; IPv6 addresses go in
+brackets; PORT 0 takes any free one.
 RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *;
 PORT a number, a range or *. What is neither exposed nor allowed is never
 dialled. Each flag has a field of its name in the configuration, and flags
@@ -273,6 +274,10 @@ struct ClientArguments {
     /// allow what the server may have dialled besides what is exposed; may be repeated
     #[argh(option, arg_name = "RULE")]
     allow: Vec<Rule>,
+
+    /// certificates (PEM) of a private authority of https targets, trusted besides the system's
+    #[argh(option, arg_name = "FILE")]
+    target_ca: Option<PathBuf>,
 
     /// which requests may take a parked connection: safe (the default), never or always
     #[argh(option, arg_name = "MODE")]
@@ -477,11 +482,16 @@ fn server(
     };
     let name = |index: usize| match proxies_from {
         Source::Flag => {
-            let ProxyEntry { client, spec } = &proxies[index];
+            let ProxyEntry { client, spec, .. } = &proxies[index];
             format!("--proxy {client}={spec}")
         }
         Source::Field(_) => format!("proxies[{index}]"),
     };
+    check_options(
+        proxies.iter().map(|proxy| (&proxy.spec, &proxy.options)),
+        proxies_from,
+        name,
+    )?;
     let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
     if let Some((earlier, index)) = repeated(proxies.iter().map(listener)) {
         let address = proxies[index].spec.address(bind);
@@ -566,24 +576,45 @@ fn client(
 
     let expose_from = Source::of(!typed.expose.is_empty(), document);
     let expose = if typed.expose.is_empty() {
-        file.expose.into_iter().map(|exposed| exposed.0).collect()
+        file.expose
     } else {
-        typed.expose
+        typed.expose.into_iter().map(Exposed::from).collect()
     };
     let name = |index: usize| match expose_from {
-        Source::Flag => format!("--expose {}", expose[index]),
+        Source::Flag => format!("--expose {}", expose[index].spec),
         Source::Field(_) => format!("expose[{index}]"),
     };
+    check_options(
+        expose
+            .iter()
+            .map(|exposed| (&exposed.spec, &exposed.options)),
+        expose_from,
+        name,
+    )?;
     // The server's bind is not known here, so only what is written alike is known to collide.
-    let listener = |spec: &Spec| fixed(spec.port, (spec.bind, spec.port));
+    let listener = |exposed: &Exposed| {
+        let Spec { bind, port, .. } = exposed.spec;
+        fixed(port, (bind, port))
+    };
     if let Some((earlier, index)) = repeated(expose.iter().map(listener)) {
         let reason = format_args!(
             "{} listens on port {} already",
             name(earlier),
-            expose[index].port
+            expose[index].spec.port
         );
         return Err(expose_from.error(&name(index), &name(index), reason));
     }
+
+    let target_ca = match (typed.target_ca, file.target_ca, document) {
+        (Some(path), _, _) => {
+            Some(Roots::read(&path).map_err(|error| Source::Flag.error("--target-ca", "", error))?)
+        }
+        (None, Some(path), Some(document)) => Some(
+            Roots::read(&document.beside(&path))
+                .map_err(|error| document.error("target_ca", error))?,
+        ),
+        (None, _, _) => None,
+    };
 
     let rules = if typed.allow.is_empty() {
         file.allow
@@ -594,8 +625,9 @@ fn client(
         server: typed.server.or(file.server).unwrap_or_else(server_default),
         id,
         token,
-        allow: Allow::new(rules, &expose),
+        allow: Allow::new(rules, expose.iter().map(|exposed| &exposed.spec)),
         expose,
+        target_ca,
         timeouts: file.timeouts,
         pool: PoolLimits {
             mode: typed.pool.unwrap_or(file.pool.mode),
@@ -603,6 +635,21 @@ fn client(
         },
         limits: file.limits,
     })
+}
+
+/// Refuses options that mean nothing for the kind of their proxy.
+fn check_options<'a>(
+    proxies: impl Iterator<Item = (&'a Spec, &'a HttpOptions)>,
+    from: Source<'_>,
+    name: impl Fn(usize) -> String,
+) -> Result<(), Invalid> {
+    for (index, (spec, options)) in proxies.enumerate() {
+        if let Some((field, reason)) = options.misplaced(spec.kind) {
+            let name = name(index);
+            return Err(from.error(&name, &format!("{name}.{field}"), reason));
+        }
+    }
+    Ok(())
 }
 
 /// What a listener collides on: nothing, where the system chooses its port.

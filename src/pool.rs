@@ -251,7 +251,7 @@ impl<K: Eq + Hash + Clone> Pool<K> {
 
     /// Gives up the connection that was parked first, because its descriptor is needed.
     pub fn evict_oldest(&mut self) -> Option<Key> {
-        let oldest = self.oldest(self.newest, ALL)?;
+        let oldest = self.end_of(self.newest, ALL)?;
         Some(self.evict(oldest, Eviction::Pressure))
     }
 
@@ -259,7 +259,7 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     pub fn flush(&mut self, target: &K, into: &mut Vec<Key>) {
         while let Some(oldest) = self
             .bucket(target)
-            .and_then(|it| self.oldest(it.newest, TARGET))
+            .and_then(|it| self.end_of(it.newest, TARGET))
         {
             into.push(self.evict(oldest, Eviction::Flushed));
         }
@@ -268,7 +268,7 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     /// Gives up everything and parks nothing from now on: the process is draining.
     pub fn close(&mut self, into: &mut Vec<Key>) {
         self.closed = true;
-        while let Some(oldest) = self.oldest(self.newest, ALL) {
+        while let Some(oldest) = self.end_of(self.newest, ALL) {
             into.push(self.evict(oldest, Eviction::Drained));
         }
     }
@@ -281,6 +281,17 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     /// Counts a connection that was taken and then found closed by the peek.
     pub fn stale_at_take(&mut self) {
         self.counters.stale_at_take += 1;
+    }
+
+    /// Counts a connection that was taken, passed the peek, and was closed by its origin before it
+    /// answered.
+    pub fn stale_after_take(&mut self) {
+        self.counters.stale_after_take += 1;
+    }
+
+    /// Counts such an exchange that was answered on a fresh connection.
+    pub fn retried(&mut self) {
+        self.counters.retried += 1;
     }
 
     /// Idle connections.
@@ -296,6 +307,12 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     /// Idle connections to one target.
     pub fn len_of(&self, target: &K) -> usize {
         self.bucket(target).map_or(0, |bucket| bucket.len)
+    }
+
+    /// How long ago the one that is idle longest was parked.
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        let oldest = self.end_of(self.newest, ALL)?;
+        Some(self.entries[oldest as usize].parked_for(now))
     }
 
     /// What has happened so far.
@@ -367,8 +384,12 @@ impl<K: Eq + Hash + Clone> Pool<K> {
             "what was parked was taken, evicted or is here"
         );
         assert!(
-            counted.stale_at_take <= counted.hits,
+            counted.stale_at_take + counted.stale_after_take <= counted.hits,
             "only what was taken can be stale"
+        );
+        assert!(
+            counted.retried <= counted.stale_after_take,
+            "only what was stale is retried"
         );
     }
 
@@ -413,10 +434,10 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         if let Some(bucket) = self.bucket(target)
             && bucket.len >= self.limits.max_idle_per_target
         {
-            return self.oldest(bucket.newest, TARGET);
+            return self.end_of(bucket.newest, TARGET);
         }
         if self.len >= self.limits.max_idle {
-            return self.oldest(self.newest, ALL);
+            return self.end_of(self.newest, ALL);
         }
         None
     }
@@ -425,7 +446,8 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         self.buckets[*self.targets.get(target)? as usize].as_ref()
     }
 
-    fn oldest(&self, newest: u32, list: usize) -> Option<u32> {
+    /// The oldest of a list.
+    fn end_of(&self, newest: u32, list: usize) -> Option<u32> {
         (newest != NIL).then(|| self.entries[newest as usize].links[list].previous)
     }
 

@@ -98,8 +98,8 @@ fn wrong_usage_ends_with_two_and_names_the_flag() {
         (&["server", "--listen=nowhere"], "--listen"),
         (&["server", "--listen", "0.0.0.0:0"], "without a token"),
         (
-            &["server", "--proxy", "edge-1=https:1:a:2"],
-            "not available in this version",
+            &["server", "--proxy", "edge-1=https:1"],
+            "https:[BIND:]PORT:HOST:PORT",
         ),
         (&["server", "--admin", "127.0.0.1:0"], "--admin"),
         (&["client"], "--id"),

@@ -6,7 +6,7 @@ mod common;
 use std::{
     io::{self, Read},
     net::Shutdown,
-    sync::{Mutex, mpsc},
+    sync::mpsc,
     thread,
 };
 
@@ -438,31 +438,6 @@ fn a_parked_connection_that_its_origin_closes_is_not_used_again() {
         wait_until_closed_by(origin.address());
     }
     assert_eq!(origin.requests(), [1; 100]);
-}
-
-#[test]
-fn a_byte_on_a_parked_connection_is_its_end() {
-    let (speak, may_speak) = mpsc::channel::<()>();
-    let may_speak = Mutex::new(may_speak);
-    let origin = HttpOrigin::start(move |exchange| {
-        exchange.greet()?;
-        if exchange.connection == 1 {
-            may_speak.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-            exchange.send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")?;
-        }
-        Ok(Then::Keep)
-    });
-    let tunnel = Tunnel::to("http", origin.address());
-    assert_eq!(
-        HttpUser::connect(tunnel.address()).get("/").text(),
-        "GET / on connection 1\n"
-    );
-    speak.send(()).unwrap();
-    origin.wait_for_open(0);
-    assert_eq!(
-        HttpUser::connect(tunnel.address()).get("/").text(),
-        "GET / on connection 2\n"
-    );
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn curl_reaches_a_tls_origin_by_connect_and_its_connection_is_never_parked() {
     for _ in 0..3 {
         let Some(mut curl) = curl() else { return };
         curl.arg("-x").arg(format!("http://{}", tunnel.address()));
-        curl.arg("--cacert").arg(nginx.certificate());
+        curl.arg("--cacert").arg(nginx.authority());
         curl.arg(format!("https://{}/secret.html", nginx.tls()));
         assert_eq!(
             run(&mut curl, Vec::new(), SESSION).succeeded().text(),

@@ -60,6 +60,11 @@ fn level_of(words: &[&str]) -> Level {
     }
 }
 
+fn exposed(config: &ClientConfig) -> Vec<String> {
+    let specs: Vec<&Spec> = config.expose.iter().map(|exposed| &exposed.spec).collect();
+    printed(&specs)
+}
+
 fn printed<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(T::to_string).collect()
 }
@@ -126,7 +131,7 @@ fn the_clients_file_means_what_it_says() {
     assert_eq!(config.server.port, 80);
     assert_eq!(config.id.as_str(), "edge-1");
     assert_eq!(secret(&config.token), Some(TOKEN));
-    assert_eq!(printed(&config.expose), ["tcp:10033:127.0.0.1:2222"]);
+    assert_eq!(exposed(&config), ["tcp:10033:127.0.0.1:2222"]);
     assert_eq!(
         printed(config.allow.rules()),
         ["127.0.0.1:3000-3010", "*.example.com:443", "127.0.0.1:2222"]
@@ -155,7 +160,67 @@ fn what_a_file_sets_is_used() {
     let config = client_of(&["client", "--config", text(&client)], None);
     assert_eq!(config.timeouts.dial, Duration::from_secs(1));
     assert_eq!((config.limits.dials, config.pool.max_idle), (7, 0));
-    assert_eq!(printed(&config.expose), ["http:80:a:80"]);
+    assert_eq!(exposed(&config), ["http:80:a:80"]);
+}
+
+#[test]
+fn options_of_a_proxy_stand_beside_its_spec() {
+    let folder = Folder::new("cli-options");
+    let server = folder.file(
+        "server.json",
+        r#"{ "proxies": [ "a=https:1:b:443",
+             { "client": "a", "spec": "http:2:b:80", "host": "API.example.com:81" },
+             { "client": "a", "spec": "https:3:b:443", "host": "user", "trust_forwarded": true } ] }"#,
+    );
+    let config = server_of(&["server", "--config", text(&server)], None);
+    let options: Vec<_> = config.proxies.iter().map(|proxy| &proxy.options).collect();
+    assert_eq!(*options[0], HttpOptions::default());
+    let host = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(options[1].host, host("api.example.com:81"));
+    assert!(!options[1].trust_forwarded);
+    assert_eq!(options[2].host, host("user"));
+    assert!(options[2].trust_forwarded);
+
+    let client = folder.file(
+        "client.json",
+        r#"{ "id": "a", "expose": [ { "spec": "http:2:b:80", "host": "target", "trust_forwarded": true } ] }"#,
+    );
+    let config = client_of(&["client", "--config", text(&client)], None);
+    let [exposed] = &config.expose[..] else {
+        panic!("{:?}", config.expose);
+    };
+    assert_eq!(exposed.options.host, host("target"));
+    assert!(exposed.options.trust_forwarded);
+}
+
+#[test]
+fn options_of_http_are_refused_for_other_kinds() {
+    let folder = Folder::new("cli-misplaced-options");
+    for (role, json, expected) in [
+        (
+            "server",
+            "{ \"proxies\": [ \"a=tcp:1:b:2\",\n{ \"client\": \"a\", \"spec\": \"forward:3128\",\n\"host\": \"user\" } ] }",
+            "line 3: proxies[1].host: host is for the kinds http and https, not for forward",
+        ),
+        (
+            "server",
+            "{ \"proxies\": [ { \"client\": \"a\", \"spec\": \"ssh:22:b:22\", \"trust_forwarded\": true } ] }",
+            "line 1: proxies[0].trust_forwarded: trust_forwarded is for the kinds http and https, not for ssh",
+        ),
+        (
+            "client",
+            "{ \"id\": \"a\", \"expose\": [\n{ \"spec\": \"tcp:1:b:2\", \"host\": \"target\" } ] }",
+            "line 2: expose[0].host: host is for the kinds http and https, not for tcp",
+        ),
+    ] {
+        let file = folder.file("siding.json", json);
+        let (reason, code) = exit_of(&["check", role, "--config", text(&file)], None);
+        assert_eq!(code, 2);
+        assert!(
+            reason.ends_with(&format!("siding.json: {expected}")),
+            "{reason}"
+        );
+    }
 }
 
 #[test]
@@ -213,7 +278,7 @@ fn flags_win_and_replace_whole_lists() {
     );
     assert_eq!(config.server.to_string(), "ws://[::1]:1/x");
     assert_eq!(config.id.as_str(), "edge-2");
-    assert_eq!(printed(&config.expose), ["ssh:22:10.0.0.1:22"]);
+    assert_eq!(exposed(&config), ["ssh:22:10.0.0.1:22"]);
     // What the file exposes is not exposed, and so implies no rule either.
     assert_eq!(printed(config.allow.rules()), ["a:1", "b:2", "10.0.0.1:22"]);
 }
@@ -662,6 +727,8 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
                 "--token-file",
                 "--expose",
                 "--allow",
+                "--target-ca",
+                "--pool",
                 "--config",
                 "--log",
             ],
@@ -673,17 +740,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
         for flag in flags {
             assert!(help.contains(&format!("\n  {flag} ")), "{flag}: {help}");
         }
-        for absent in [
-            "https",
-            "wss",
-            "--admin",
-            "--cert",
-            "--key",
-            "--ca",
-            "--target-ca",
-            "socks",
-            "tls",
-        ] {
+        for absent in ["wss", "--admin", "--cert", "--key", "--ca ", "socks", "tls"] {
             assert!(!help.to_lowercase().contains(absent), "{absent}: {help}");
         }
     }
@@ -727,16 +784,16 @@ fn wrong_usage_is_refused_with_the_flag_named() {
         ),
         (
             &["server", "--proxy", "a=tpc:1:b:2"],
-            "accepted are tcp, ssh, telnet, http, forward",
+            "accepted are tcp, ssh, telnet, http, https, forward",
         ),
         (
-            &["server", "--proxy", "a=https:1:b:2"],
-            "https is not available in this version",
+            &["server", "--proxy", "a=https:1"],
+            "is not https:[BIND:]PORT:HOST:PORT",
         ),
         (&["client", "--id", ""], "'--id'"),
         (
-            &["client", "--id", "a", "--expose", "https:1:b:2"],
-            "https is not available in this version",
+            &["client", "--id", "a", "--expose", "https:1:b:0"],
+            "is not a number from 1 to 65535",
         ),
         (
             &["client", "--id", "a", "--server", "wss://b"],

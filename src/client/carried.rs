@@ -1,22 +1,28 @@
-//! What each stream is doing here: dialling, raw, or an HTTP exchange.
+//! What each stream is doing here: waiting, dialling, raw, or an HTTP exchange.
 //!
-//! The decision of flow A and B is made here: `http` takes its connection from the pool and may give
-//! it back; every other word gets a fresh one, which is closed when the session ends.
+//! The decision of flow A and B is made here: `http` and `https` take their connection from the pool and
+//! may give it back; every other word gets a fresh one, which is closed when the session ends. An
+//! exchange whose connection from the pool proves dead gets a fresh one, too, once.
 
 use std::{net::SocketAddr, time::Duration};
 
 use log::{debug, info, trace};
 
-use super::{Client, Owner, connection::GOODBYE_MAX, dial::Whose};
+use super::{
+    Client, Owner,
+    connection::GOODBYE_MAX,
+    dial::Whose,
+    upstream::{Admission, Upstream},
+};
 use crate::{
     clock::Now,
     config::{Host, PoolMode, Target},
     http::{Asked, Gather, Version},
     key::Key,
     pool::{self, Eviction, Slot},
-    reactor::{Deadline, Reactor, net::Net},
+    reactor::{Deadline, Outlook, Reactor, net::Net},
     tunnel::{
-        control::{How, ProxyConnect, Reason},
+        control::{How, ProxyConnect, Reason, RequestFacts},
         ids::{ProxyId, UserId},
         mux::{Ended, Expired, Handle, Orphan, StreamEnd},
         window::Pressure,
@@ -28,11 +34,15 @@ pub(super) struct Carried {
     pub stream: Handle,
     pub user: UserId,
     pub proxy: ProxyId,
+    /// It has a place, or waits for one, where there are so many.
+    place: Option<Box<Upstream>>,
     pub state: State,
 }
 
 /// What a stream is doing.
 pub(super) enum State {
+    /// Its target serves as many exchanges as it may; the timer ends the wait.
+    Queued(Key, Box<Exchange>),
     /// The target is being dialled.
     Dialling {
         dial: u32,
@@ -46,8 +56,14 @@ pub(super) enum State {
 
 /// An HTTP exchange.
 pub(super) struct Exchange {
-    pub target: Target,
+    pub upstream: Upstream,
     pub asked: Asked,
+    /// Doing it twice is like doing it once.
+    repeatable: bool,
+    /// Its connection comes from the pool and has not answered yet: it may have been dead by then.
+    pub unproved: bool,
+    /// It was sent a second time.
+    pub retried: bool,
     /// The response head, as far as it has come; `None` once it was final.
     pub head: Option<Gather>,
     /// How many interim heads (1xx) have come.
@@ -64,8 +80,22 @@ impl Carried {
     /// Its socket, once it has one.
     pub fn key(&self) -> Option<Key> {
         match self.state {
-            State::Dialling { .. } => None,
+            State::Queued(..) | State::Dialling { .. } => None,
             State::Raw(key) | State::Exchange(key, _) => Some(key),
+        }
+    }
+
+    /// Its place, and whether it has it already.
+    pub fn place(&self) -> Option<(&Upstream, bool)> {
+        let waits = matches!(self.state, State::Queued(..));
+        self.place.as_deref().map(|place| (place, !waits))
+    }
+
+    fn exchange(&self) -> Option<&Exchange> {
+        match &self.state {
+            State::Queued(_, exchange) | State::Exchange(_, exchange) => Some(exchange),
+            State::Dialling { exchange, .. } => exchange.as_deref(),
+            State::Raw(_) => None,
         }
     }
 }
@@ -99,55 +129,172 @@ impl Client {
                 return;
             }
         };
-        let exchange = request.map(|facts| {
-            let version = if facts.http10 {
-                Version::Http10
-            } else {
-                Version::Http11
-            };
-            let asked = Asked {
-                head: facts.head,
-                version,
-                upgrade: facts.upgrade,
-                keep_alive: facts.keep_alive,
-                connection_auth: facts.tied,
-            };
-            (facts.repeatable, asked)
-        });
-        let entry = self.carried.vacant_entry();
-        let carried = entry.key() as u32;
-        entry.insert(Carried {
+        let secure = protocol.eq_ignore_ascii_case(HTTPS);
+        let upstream = Upstream { secure, target };
+        let exchange = request.map(|facts| Box::new(Exchange::new(upstream.clone(), facts)));
+        let admission = match exchange {
+            Some(_) => self.places.admit(&upstream),
+            None => Admission::Now,
+        };
+        let limited = exchange.is_some() && self.places.are_limited();
+        let carried = self.carried.insert(Carried {
             stream,
             user: user_id,
             proxy: proxy_id,
+            place: (limited && admission != Admission::Refused).then(|| Box::new(upstream.clone())),
             state: State::Dialling {
                 dial: u32::MAX,
-                exchange: exchange.map(|(_, asked)| {
-                    Box::new(Exchange {
-                        target: target.clone(),
-                        asked,
-                        head: Some(Gather::default()),
-                        interims: 0,
-                        origin: None,
-                        facts: pool::Facts::default(),
-                        idle_max: None,
-                    })
-                }),
+                exchange,
             },
-        });
+        }) as u32;
         if let Some(tunnel) = self.connection.tunnel() {
             tunnel.mux.adopt(stream, carried);
         }
-        if let Some((repeatable, _)) = exchange
-            && let Some((key, origin)) = self.take(io, &target, repeatable, now)
+        match admission {
+            Admission::Now => self.obtain(io, carried, upstream, now),
+            Admission::Wait => self.queue(io, carried, &upstream, now),
+            Admission::Refused => {
+                info!("{user_id}: refused, {upstream} is busy and too many wait");
+                self.fail_stream(io, carried, Reason::TargetBusy);
+            }
+        }
+    }
+
+    /// Waits until the target has a place.
+    fn queue<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        upstream: &Upstream,
+        now: Now,
+    ) {
+        let found = &mut self.carried[carried as usize];
+        if let State::Dialling { exchange, .. } = &mut found.state
+            && let Some(exchange) = exchange.take()
+        {
+            let at = now.instant + self.config.timeouts.queue;
+            let timer = io.timer(Owner::Queued(carried), Deadline::At(at));
+            debug!("{}: waits for a place at {upstream}", found.user);
+            found.state = State::Queued(timer, exchange);
+            self.places.wait(upstream, carried, timer);
+        }
+    }
+
+    /// Starts what has waited for a place that is free now.
+    pub(super) fn start_queued_exchanges<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        while let Some(carried) = self.places.next() {
+            let Some(found) = self.carried.get_mut(carried as usize) else {
+                continue;
+            };
+            let waiting = State::Dialling {
+                dial: u32::MAX,
+                exchange: None,
+            };
+            if let State::Queued(timer, waited) = std::mem::replace(&mut found.state, waiting) {
+                io.close(timer);
+                let upstream = waited.upstream.clone();
+                found.state = State::Dialling {
+                    dial: u32::MAX,
+                    exchange: Some(waited),
+                };
+                self.obtain(io, carried, upstream, now);
+            }
+        }
+    }
+
+    /// Gets a stream its connection: from the pool if it is an exchange, else by a dial.
+    fn obtain<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        upstream: Upstream,
+        now: Now,
+    ) {
+        let repeatable = match &self.carried[carried as usize].state {
+            State::Dialling {
+                exchange: Some(exchange),
+                ..
+            } => Some(exchange.repeatable),
+            _ => None,
+        };
+        if let Some(repeatable) = repeatable
+            && let Some((key, origin)) = self.take(io, &upstream, repeatable, now)
         {
             self.counters.reused += 1;
+            let found = &mut self.carried[carried as usize];
+            if let State::Dialling {
+                exchange: Some(exchange),
+                ..
+            } = &mut found.state
+            {
+                exchange.unproved = true;
+            }
+            if let Some(tunnel) = self.connection.tunnel() {
+                let budget = &mut self.shared.budget;
+                tunnel.mux.keep_replay(found.stream, repeatable, budget);
+            }
             return self.connected(io, carried, key, origin, now);
         }
         if self.dials.is_full() {
             return self.fail_stream(io, carried, Reason::Busy);
         }
-        self.dial(io, target, Whose::Stream(carried), now);
+        self.dial(io, upstream, Whose::Stream(carried), now);
+    }
+
+    /// Sends a request once more, on a fresh connection, where the one from the pool has died before it
+    /// answered: RFC 9112 §9.3.1. `false` when that is not safe, or not possible.
+    pub(super) fn retry<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        carried: u32,
+        now: Now,
+    ) -> bool {
+        let Some(found) = self.carried.get_mut(carried as usize) else {
+            return false;
+        };
+        let State::Exchange(key, exchange) = &mut found.state else {
+            return false;
+        };
+        if !std::mem::take(&mut exchange.unproved) {
+            return false;
+        }
+        let (key, stream, user) = (*key, found.stream, found.user);
+        let upstream = exchange.upstream.clone();
+        self.pool.stale_after_take();
+        self.flush_upstream(io, &upstream);
+        let Some(tunnel) = self.connection.tunnel() else {
+            return false;
+        };
+        if !tunnel.mux.rewind(stream, &mut self.shared.budget, now) {
+            debug!("{user}: the parked connection to {upstream} was dead, and a retry is not safe");
+            return false;
+        }
+        debug!("{user}: the parked connection to {upstream} was dead, dialling afresh");
+        io.close(key);
+        self.counters.retried += 1;
+        let found = &mut self.carried[carried as usize];
+        let dialling = State::Dialling {
+            dial: u32::MAX,
+            exchange: None,
+        };
+        if let State::Exchange(_, mut exchange) = std::mem::replace(&mut found.state, dialling) {
+            exchange.retried = true;
+            found.state = State::Dialling {
+                dial: u32::MAX,
+                exchange: Some(exchange),
+            };
+        }
+        self.dial(io, upstream, Whose::Stream(carried), now);
+        true
+    }
+
+    /// Closes what is parked for an origin that has shown that it closes, or is not there.
+    fn flush_upstream<N: Net>(&mut self, io: &mut Reactor<N, Owner>, upstream: &Upstream) {
+        let mut stale = Vec::new();
+        self.pool.flush(upstream, &mut stale);
+        for key in stale {
+            io.close(key);
+        }
     }
 
     /// Whether a stream may be served at all, and to what it leads.
@@ -159,8 +306,7 @@ impl Client {
         has_request: bool,
     ) -> Result<Target, Reason> {
         let poolable = pool::is_poolable(protocol);
-        // `https` is an exchange over TLS, which this version does not speak to targets.
-        if poolable != has_request || protocol.eq_ignore_ascii_case("https") {
+        if poolable != has_request {
             return Err(Reason::Unsupported);
         }
         let host: Host = host.parse().map_err(|_| Reason::Unresolvable)?;
@@ -186,23 +332,22 @@ impl Client {
     fn take<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
-        target: &Target,
+        upstream: &Upstream,
         repeatable: bool,
         now: Now,
     ) -> Option<(Key, pool::Origin)> {
         let repeatable = repeatable || self.config.pool.mode == PoolMode::Always;
-        while let Some(taken) = self.pool.take(target, repeatable, now.instant) {
-            let allowed = self
-                .config
-                .allow
-                .permits(&target.host, target.port, taken.origin.peer);
-            if allowed && io.is_quiet(taken.key) {
+        let Target { host, port } = &upstream.target;
+        while let Some(taken) = self.pool.take(upstream, repeatable, now.instant) {
+            let allowed = self.config.allow.permits(host, *port, taken.origin.peer);
+            if allowed && io.look(taken.key) == Outlook::Quiet {
                 trace!(
-                    "{target}: connection of {} uses taken from the pool",
+                    "{upstream}: connection of {} uses taken from the pool",
                     taken.origin.uses
                 );
                 return Some((taken.key, taken.origin));
             }
+            debug!("{upstream}: parked connection closed, stale when it was taken");
             self.pool.stale_at_take();
             io.close(taken.key);
         }
@@ -245,6 +390,10 @@ impl Client {
             Err(reason) => {
                 if let Some(found) = self.carried.get(carried as usize) {
                     info!("{}: refused, {reason}", found.user);
+                    // What is parked there will not be better.
+                    if let Some(upstream) = found.exchange().map(|it| it.upstream.clone()) {
+                        self.flush_upstream(io, &upstream);
+                    }
                 }
                 self.fail_stream(io, carried, reason);
             }
@@ -352,8 +501,9 @@ impl Client {
                     let idle = self.config.timeouts.half_close;
                     return io.set_deadline(key, Deadline::Idle(idle));
                 };
-                let gone = self.carried.remove(carried as usize);
-                self.log_end(&gone, &ended, io.now());
+                if let Some(gone) = self.remove(io, carried) {
+                    self.log_end(&gone, &ended, io.now());
+                }
                 if stuck {
                     io.abort(key);
                 } else {
@@ -377,19 +527,43 @@ impl Client {
         };
         let stream = found.stream;
         let ended = self.refuse(stream, reason);
-        let Some(found) = self.carried.try_remove(carried as usize) else {
+        let Some(found) = self.remove(io, carried) else {
             return;
         };
         if let Some(ended) = ended {
             self.log_end(&found, &ended, io.now());
         }
-        if let State::Exchange(_, exchange) = &found.state {
-            let held = exchange.head.as_ref().map_or(0, Gather::held);
-            self.shared.budget.drop_head(held);
-        }
         if let Some(key) = found.key() {
             io.abort(key);
         }
+    }
+
+    /// No place became free in time.
+    pub(super) fn queue_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) {
+        if let Some(found) = self.carried.get(carried as usize)
+            && let State::Queued(_, exchange) = &found.state
+        {
+            info!("{}: refused, {} stays busy", found.user, exchange.upstream);
+            self.fail_stream(io, carried, Reason::TargetBusy);
+        }
+    }
+
+    /// Forgets a stream and what it holds, but for its socket.
+    fn remove<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) -> Option<Carried> {
+        let found = self.carried.try_remove(carried as usize)?;
+        if let Some(exchange) = found.exchange() {
+            let held = exchange.head.as_ref().map_or(0, Gather::held);
+            self.shared.budget.drop_head(held);
+        }
+        match (&found.state, &found.place) {
+            (State::Queued(timer, _), Some(place)) => {
+                self.places.give_up(place, *timer);
+                io.close(*timer);
+            }
+            (_, Some(place)) => self.places.leave(place),
+            (_, None) => {}
+        }
+        Some(found)
     }
 
     /// The stream is over: its connection is parked or closed.
@@ -400,11 +574,12 @@ impl Client {
         ended: Ended,
         now: Now,
     ) {
-        let Some(found) = self.carried.try_remove(carried as usize) else {
+        let Some(found) = self.remove(io, carried) else {
             return;
         };
         self.log_end(&found, &ended, now);
         match found.state {
+            State::Queued(..) => {}
             State::Dialling { dial, .. } => self.cancel_dial(io, dial),
             State::Raw(key) => match ended.end {
                 StreamEnd::Closed => io.close(key),
@@ -414,8 +589,6 @@ impl Client {
                 _ => io.abort(key),
             },
             State::Exchange(key, exchange) => {
-                let held = exchange.head.as_ref().map_or(0, Gather::held);
-                self.shared.budget.drop_head(held);
                 self.exchange_ended(io, key, *exchange, ended.end, now);
             }
         }
@@ -436,8 +609,9 @@ impl Client {
         };
         match rest {
             Some(rest) => {
-                let found = self.carried.remove(owner as usize);
-                self.log_end(&found, &ended, now);
+                if let Some(found) = self.remove(io, owner) {
+                    self.log_end(&found, &ended, now);
+                }
                 io.farewell(key, &rest, self.config.timeouts.half_close);
             }
             None => self.stream_ended(io, owner, ended, now),
@@ -448,7 +622,8 @@ impl Client {
     fn log_end(&mut self, carried: &Carried, ended: &Ended, now: Now) {
         self.counters.ended += 1;
         let connection = match &carried.state {
-            State::Dialling { .. } => "not connected",
+            State::Queued(..) | State::Dialling { .. } => "not connected",
+            State::Exchange(_, exchange) if exchange.retried => "retried",
             State::Exchange(_, exchange)
                 if exchange.origin.is_some_and(|origin| origin.uses > 1) =>
             {
@@ -476,10 +651,14 @@ impl Client {
         key: Key,
         slot: Slot,
     ) {
-        if !io.is_quiet(key) {
-            self.pool.forget(slot, Eviction::Readable);
-            io.close(key);
-        }
+        let why = match io.look(key) {
+            Outlook::Quiet => return,
+            Outlook::Data => Eviction::Unasked,
+            Outlook::End | Outlook::Failed => Eviction::Closed,
+        };
+        debug!("parked connection: {why}");
+        self.pool.forget(slot, why);
+        io.close(key);
     }
 
     /// A parked connection has been idle, or has lived, long enough.
@@ -494,3 +673,34 @@ impl Client {
         io.close(key);
     }
 }
+
+impl Exchange {
+    fn new(upstream: Upstream, facts: RequestFacts) -> Exchange {
+        let version = if facts.http10 {
+            Version::Http10
+        } else {
+            Version::Http11
+        };
+        Exchange {
+            upstream,
+            asked: Asked {
+                head: facts.head,
+                version,
+                upgrade: facts.upgrade,
+                keep_alive: facts.keep_alive,
+                connection_auth: facts.tied,
+            },
+            repeatable: facts.repeatable,
+            unproved: false,
+            retried: false,
+            head: Some(Gather::default()),
+            interims: 0,
+            origin: None,
+            facts: pool::Facts::default(),
+            idle_max: None,
+        }
+    }
+}
+
+/// The protocol of an exchange over TLS, in any letter case.
+const HTTPS: &str = "https";

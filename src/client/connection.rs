@@ -14,7 +14,7 @@ use std::{
 
 use log::{Level, error, info, log, warn};
 
-use super::{Client, Owner, dial::Whose};
+use super::{Client, Owner, dial::Whose, upstream::Upstream};
 use crate::{
     clock::Now,
     http::{Gather, Gathered},
@@ -119,7 +119,10 @@ impl fmt::Display for Down {
 impl Client {
     /// Dials the server.
     pub(super) fn connect<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        let server = self.config.server.target();
+        let server = Upstream {
+            secure: false,
+            target: self.config.server.target(),
+        };
         self.dial(io, server, Whose::Link, now);
     }
 
@@ -369,10 +372,12 @@ impl Client {
         info!("link {}: up to {}", self.config.id, self.config.server);
         tunnel.link.welcomed();
         tunnel.mux.welcomed(welcome.window);
-        for (request, spec) in self.config.expose.iter().enumerate() {
+        for (request, exposed) in self.config.expose.iter().enumerate() {
             let open = ProxyOpen {
                 request: request as u32,
-                spec: spec.to_string(),
+                spec: exposed.spec.to_string(),
+                host: exposed.options.host.as_ref().map(ToString::to_string),
+                trust_forwarded: exposed.options.trust_forwarded,
             };
             tunnel.mux.control(Kind::ProxyOpen, &open);
         }
@@ -384,7 +389,7 @@ impl Client {
 
     fn proxy_opened(&self, opened: &ProxyOpened) {
         let spec = match self.config.expose.get(opened.request as usize) {
-            Some(spec) => spec.to_string(),
+            Some(exposed) => exposed.spec.to_string(),
             None => return,
         };
         // The server's words, for the log: nothing but printable ones.

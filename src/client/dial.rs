@@ -2,14 +2,15 @@
 //!
 //! The name is looked up, its addresses are filtered by what may be dialled, and tried one after the
 //! other, each a quarter of a second after the last or as soon as that one failed; the first to
-//! connect wins. One deadline covers all of it, the wait for the look-up included.
+//! connect wins. Where TLS is asked for, the winner has to prove who it is. One deadline covers all of
+//! it, the wait for the look-up and the handshake included.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
-use log::debug;
+use log::{debug, warn};
 use slab::Slab;
 
-use super::{Client, Owner, dial_reason};
+use super::{Client, Owner, dial_reason, upstream::Upstream};
 use crate::{
     clock::Now,
     config::{Host, Target},
@@ -24,7 +25,7 @@ use crate::{
 
 /// A dial in progress.
 pub(super) struct Dial {
-    target: Target,
+    upstream: Upstream,
     whose: Whose,
     progress: Progress,
     /// Addresses not yet tried.
@@ -46,6 +47,8 @@ enum Progress {
     Resolving,
     /// Addresses are tried.
     Connecting,
+    /// The one that won has to prove itself.
+    Securing(SocketAddr),
 }
 
 /// The dials of a client: at most so many under way, and a bounded number that wait their turn.
@@ -77,7 +80,7 @@ impl Client {
     pub(super) fn dial<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
-        target: Target,
+        upstream: Upstream,
         whose: Whose,
         now: Now,
     ) {
@@ -85,7 +88,7 @@ impl Client {
         let slot = self.dials.slab.vacant_key() as u32;
         let timer = io.timer(Owner::Dial(slot), Deadline::At(deadline));
         self.dials.slab.insert(Dial {
-            target,
+            upstream,
             whose,
             progress: Progress::Queued,
             waiting: VecDeque::new(),
@@ -110,9 +113,9 @@ impl Client {
         dial.progress = Progress::Resolving;
         dial.failure = Reason::Unresolvable;
         self.dials.active += 1;
-        let (target, whose) = (dial.target.clone(), dial.whose);
-        let class = self.name_class(&target, whose);
-        match target.host {
+        let (upstream, whose) = (dial.upstream.clone(), dial.whose);
+        let class = self.name_class(&upstream, whose);
+        match upstream.target.host {
             Host::Address(address) => self.addresses_found(io, slot, &[address], now),
             Host::Name(name) => match io.resolve(&name, class) {
                 Resolving::Known(Ok(addresses)) => self.addresses_found(io, slot, &addresses, now),
@@ -137,13 +140,13 @@ impl Client {
     }
 
     /// Names in the configuration have a thread of their own, so that no user's slow names block them.
-    fn name_class(&self, target: &Target, whose: Whose) -> NameClass {
+    fn name_class(&self, upstream: &Upstream, whose: Whose) -> NameClass {
         let configured = whose == Whose::Link
             || self
                 .config
                 .expose
                 .iter()
-                .any(|spec| spec.target.as_ref() == Some(target));
+                .any(|exposed| exposed.spec.target.as_ref() == Some(&upstream.target));
         if configured {
             NameClass::Configured
         } else {
@@ -164,7 +167,7 @@ impl Client {
             .iter()
             .filter(|(_, dial)| {
                 dial.progress == Progress::Resolving
-                    && matches!(&dial.target.host, Host::Name(of) if **of == *name)
+                    && matches!(&dial.upstream.target.host, Host::Name(of) if **of == *name)
             })
             .map(|(index, _)| index as u32)
             .collect();
@@ -183,7 +186,7 @@ impl Client {
         error: &str,
         now: Now,
     ) {
-        debug!("{}: {error}", self.dials.slab[dial as usize].target);
+        debug!("{}: {error}", self.dials.slab[dial as usize].upstream);
         self.dial_failed(io, dial, Reason::Unresolvable, now);
     }
 
@@ -197,7 +200,7 @@ impl Client {
         let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return;
         };
-        let Target { host, port } = &found.target;
+        let Target { host, port } = &found.upstream.target;
         let allowed =
             |address| found.whose == Whose::Link || self.config.allow.permits(host, *port, address);
         found.progress = Progress::Connecting;
@@ -256,7 +259,7 @@ impl Client {
                     return;
                 }
                 Err(error) => {
-                    debug!("{} at {address}: {error}", found.target);
+                    debug!("{} at {address}: {error}", found.upstream);
                     found.failure = dial_reason(&error);
                 }
             }
@@ -273,22 +276,77 @@ impl Client {
         let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return io.close(key);
         };
+        if let Progress::Securing(peer) = found.progress {
+            return self.secure(io, dial, key, peer, now);
+        }
         match io.connected(key) {
             Ok(None) => {}
-            Ok(Some(peer)) => {
+            Ok(Some(peer)) if found.upstream.secure => {
+                // The others have lost; its deadline is now all that the timer is for.
                 found.attempts.retain(|attempt| *attempt != key);
-                let whose = found.whose;
-                self.cancel_dial(io, dial);
-                self.dialled(io, whose, Ok((key, peer)), now);
+                for attempt in std::mem::replace(&mut found.attempts, vec![key]) {
+                    io.close(attempt);
+                }
+                found.waiting.clear();
+                found.progress = Progress::Securing(peer);
+                io.set_deadline(found.timer, Deadline::At(found.deadline));
+                match self.tls.session(&found.upstream.target.host) {
+                    Ok(session) => {
+                        io.start_tls(key, session);
+                        self.secure(io, dial, key, peer, now);
+                    }
+                    Err(error) => {
+                        warn!("{}: {error}", found.upstream);
+                        self.dial_failed(io, dial, Reason::TlsFailed, now);
+                    }
+                }
             }
+            Ok(Some(peer)) => self.dial_succeeded(io, dial, key, peer, now),
             Err(error) => {
-                debug!("{}: {error}", found.target);
+                debug!("{}: {error}", found.upstream);
                 found.attempts.retain(|attempt| *attempt != key);
                 found.failure = dial_reason(&error);
                 io.close(key);
                 self.attempt(io, dial, now);
             }
         }
+    }
+
+    /// Goes on with the handshake of TLS.
+    fn secure<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        key: Key,
+        peer: SocketAddr,
+        now: Now,
+    ) {
+        match io.handshake(key) {
+            Ok(true) => self.dial_succeeded(io, dial, key, peer, now),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(
+                    "{} at {peer}: TLS: {error}",
+                    self.dials.slab[dial as usize].upstream
+                );
+                self.dial_failed(io, dial, Reason::TlsFailed, now);
+            }
+        }
+    }
+
+    fn dial_succeeded<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        key: Key,
+        peer: SocketAddr,
+        now: Now,
+    ) {
+        let found = &mut self.dials.slab[dial as usize];
+        found.attempts.retain(|attempt| *attempt != key);
+        let whose = found.whose;
+        self.cancel_dial(io, dial);
+        self.dialled(io, whose, Ok((key, peer)), now);
     }
 
     pub(super) fn dial_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, now: Now) {

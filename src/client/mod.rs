@@ -5,7 +5,9 @@
 //! ```
 //!
 //! - `connection`: the link itself: dial, upgrade, hello, and again after it was lost, for ever.
-//! - `dial`: from a host and port to a connected socket, several addresses tried.
+//! - `dial`: from a host and port to a connected socket, several addresses tried, TLS if it is asked for.
+//! - `secure`: whom TLS trusts.
+//! - `upstream`: where exchanges go, and how many may be there at a time.
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
 //! - `respond`: the response of an exchange: its head, and whether its connection is parked after it.
 
@@ -14,18 +16,30 @@ mod carried;
 mod connection;
 mod dial;
 mod respond;
+mod secure;
+mod upstream;
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use log::{info, warn};
+use log::{Level, debug, info, log_enabled, warn};
 use slab::Slab;
 
-use self::{backoff::Backoff, carried::Carried, connection::Connection, dial::Dials};
+use self::{
+    backoff::Backoff,
+    carried::Carried,
+    connection::Connection,
+    dial::Dials,
+    secure::Trust,
+    upstream::{Places, Upstream},
+};
 use crate::{
     clock::Now,
-    config::{ClientConfig, PoolMode, Target},
+    config::{ClientConfig, PoolMode},
     key::Key,
-    pool::{Pool, PoolLimits, Slot},
+    pool::{self, Pool, PoolLimits, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
     stage::Stage,
     tunnel::{Shared, control::Reason, window::Pressure},
@@ -42,6 +56,8 @@ pub enum Owner {
     Attempt(u32),
     /// The connection of a stream.
     Target(u32),
+    /// The clock of an exchange that waits for a place at its target.
+    Queued(u32),
     /// A connection in the pool.
     Parked(Slot),
     /// The end of the drain.
@@ -55,10 +71,14 @@ pub struct Client {
     connection: Connection,
     backoff: Backoff,
     dials: Dials,
+    tls: Trust,
     carried: Slab<Carried>,
-    pool: Pool<Target>,
+    pool: Pool<Upstream>,
+    places: Places,
     /// Its `bytes` are those of earlier links.
     counters: Counters,
+    /// What the log was told of the pool, and when.
+    reported: (Instant, pool::Counters),
     /// Where heads are read into.
     scratch: Box<[u8]>,
     scheduled: bool,
@@ -72,6 +92,8 @@ pub struct Counters {
     pub dialled: u64,
     /// Exchanges on a connection from the pool.
     pub reused: u64,
+    /// Exchanges whose connection from the pool was dead, and that were sent again on a fresh one.
+    pub retried: u64,
     /// Streams that ended.
     pub ended: u64,
     /// Payload bytes carried both ways, by streams that go on, too.
@@ -86,6 +108,7 @@ impl Client {
             connection: Connection::Idle,
             backoff: Backoff::default(),
             dials: Dials::default(),
+            tls: Trust::new(config.target_ca.clone()),
             carried: Slab::new(),
             pool: Pool::new(PoolLimits {
                 max_idle: match config.pool.mode {
@@ -96,7 +119,12 @@ impl Client {
                 idle: config.pool.idle,
                 age: config.pool.age,
             }),
+            places: Places::new(
+                config.pool.max_active_per_target,
+                config.pool.queue_per_target,
+            ),
             counters: Counters::default(),
+            reported: (io.now().instant, pool::Counters::default()),
             scratch: vec![0; SCRATCH].into(),
             scheduled: false,
             stage: Stage::Running,
@@ -128,6 +156,26 @@ impl Client {
     /// Whether the link is up.
     pub fn is_linked(&self) -> bool {
         self.connection.is_up()
+    }
+
+    /// Says now and then, where anybody wants to know, what the pool has done since.
+    fn report_pool(&mut self, now: Now, at_last: bool) {
+        if !log_enabled!(Level::Debug) {
+            return;
+        }
+        let (said, counters) = &self.reported;
+        let lately = now.instant.saturating_duration_since(*said) < REPORT_EVERY;
+        if (lately && !at_last) || counters == self.pool.counters() {
+            return;
+        }
+        let oldest = self.pool.oldest(now.instant).unwrap_or_default();
+        debug!(
+            "pool: {} idle for up to {:.1} s; {}",
+            self.pool.len(),
+            oldest.as_secs_f64(),
+            self.pool.counters()
+        );
+        self.reported = (now.instant, self.pool.counters().clone());
     }
 
     /// The link's mux has something to say.
@@ -186,6 +234,8 @@ impl Client {
             }
         }
         self.carried.clear();
+        self.places.clear();
+        self.report_pool(io.now(), true);
         self.goodbye(io);
         self.stage = Stage::Leaving;
     }
@@ -193,6 +243,15 @@ impl Client {
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
         self.pool.check_invariants();
+        let places = || {
+            self.carried
+                .iter()
+                .filter_map(|(_, carried)| carried.place())
+        };
+        self.places.check_invariants(
+            places().filter(|(_, taken)| *taken).count(),
+            places().filter(|(_, taken)| !taken).count(),
+        );
         self.connection.check_invariants(self.shared.budget.held());
     }
 }
@@ -207,7 +266,7 @@ impl<N: Net> Role<N> for Client {
             Owner::Attempt(dial) => self.attempt_ready(io, dial, key, now),
             Owner::Target(carried) => self.target_ready(io, carried, now),
             Owner::Parked(slot) => self.parked_ready(io, key, slot),
-            Owner::Dial(_) | Owner::Drain => {}
+            Owner::Dial(_) | Owner::Queued(_) | Owner::Drain => {}
         }
     }
 
@@ -216,6 +275,7 @@ impl<N: Net> Role<N> for Client {
             Owner::Link => self.link_timeout(io, now),
             Owner::Dial(dial) => self.dial_timeout(io, dial, now),
             Owner::Target(carried) => self.target_timeout(io, carried),
+            Owner::Queued(carried) => self.queue_timeout(io, carried),
             Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
@@ -262,6 +322,7 @@ impl<N: Net> Role<N> for Client {
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
+        self.start_queued_exchanges(io, now);
         self.start_queued_dials(io, now);
         if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;
@@ -274,7 +335,10 @@ impl<N: Net> Role<N> for Client {
         if self.carried.is_empty() && self.carried.capacity() > TRIM_MIN {
             self.carried = Slab::new();
         }
+        // What the flush has ended makes room, too.
+        self.start_queued_exchanges(io, now);
         self.start_queued_dials(io, now);
+        self.report_pool(now, false);
         self.end_if_drained(io);
         if self.stage == Stage::Leaving {
             // A quick server has read the goodbye already, and no event will tell of it.
@@ -291,6 +355,9 @@ impl<N: Net> Role<N> for Client {
         self.stage == Stage::Over
     }
 }
+
+/// How often the log is told of the pool, at most.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// One read of a response head; a small response comes with it whole.
 const SCRATCH: usize = 16 * 1024;

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     clock::Now,
-    http::{Framing, Gathered, HeadLimits, Kind, NotReusable, Response, Version},
+    http::{BodyLimits, Framing, Gathered, HeadLimits, Kind, NotReusable, Response, Version},
     key::Key,
     pool::{self, Parked},
-    reactor::{Deadline, Reactor, net::Net},
+    reactor::{Deadline, Outlook, Reactor, net::Net},
     tunnel::{control::Reason, mux::StreamEnd},
 };
 
@@ -29,6 +29,9 @@ enum Next {
     Mux,
     /// The exchange cannot go on.
     Fail(Reason),
+    /// The connection is over before the response is. Whether a write failed, the origin reset it, or
+    /// it closed it in order: all come to this.
+    Dead(Reason),
 }
 
 impl Client {
@@ -43,6 +46,7 @@ impl Client {
             let limit = self.config.limits.head;
             let Some(Carried {
                 state: State::Exchange(key, exchange),
+                stream,
                 ..
             }) = self.carried.get_mut(carried as usize)
             else {
@@ -53,9 +57,21 @@ impl Client {
                 return;
             };
             let before = gather.held();
-            let gathered = gather.read(&mut self.scratch, limit, |into| io.read(key, into));
+            let mut heard = false;
+            let gathered = gather.read(&mut self.scratch, limit, |into| {
+                let read = io.read(key, into);
+                heard |= matches!(read, Ok(1..));
+                read
+            });
             let after = gather.held();
             let fits = self.shared.budget.hold_head(before, after);
+            if heard && std::mem::take(&mut exchange.unproved) {
+                // It lives: whatever becomes of it, the request is not sent again.
+                let budget = &mut self.shared.budget;
+                if let Some(tunnel) = self.connection.tunnel() {
+                    tunnel.mux.drop_replay(*stream, budget);
+                }
+            }
             let next = match gathered {
                 _ if !fits => Next::Fail(Reason::Overload),
                 Gathered::Head { bytes, head } => {
@@ -63,15 +79,30 @@ impl Client {
                     let head = bytes[..head].to_vec();
                     self.response(io, carried, &head, now)
                 }
-                Gathered::Partial => return,
+                // However it goes on, it cannot become a status line: no reason to wait for the rest.
+                Gathered::Partial if matches!(gather.bytes(), [b'\r' | b'\n', ..]) => {
+                    Next::Fail(Reason::BadResponse)
+                }
+                Gathered::Partial => {
+                    if heard {
+                        io.acknowledge(key);
+                    }
+                    return;
+                }
                 Gathered::TooLong(_) => Next::Fail(Reason::BadResponse),
-                Gathered::Ended => Next::Fail(Reason::OriginClosed),
-                Gathered::Failed(_) => Next::Fail(Reason::TargetReset),
+                Gathered::Ended => Next::Dead(Reason::OriginClosed),
+                Gathered::Failed(_) => Next::Dead(Reason::TargetReset),
             };
             match next {
                 Next::Head => {}
                 Next::Mux => return,
                 Next::Fail(reason) => return self.fail_stream(io, carried, reason),
+                Next::Dead(reason) => {
+                    if !self.retry(io, carried, now) {
+                        self.fail_stream(io, carried, reason);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -86,6 +117,12 @@ impl Client {
         let limits = HeadLimits {
             bytes: self.config.limits.head,
             fields: self.config.limits.fields,
+            ..HeadLimits::default()
+        };
+        let body_limits = BodyLimits {
+            chunk_extension: self.config.limits.chunk_extension,
+            trailers: self.config.limits.trailers,
+            ..BodyLimits::default()
         };
         let Some(Carried {
             state: State::Exchange(key, exchange),
@@ -102,7 +139,7 @@ impl Client {
             Err(bad) => {
                 info!(
                     "{user}: bad response of {}: {}",
-                    exchange.target, bad.reason
+                    exchange.upstream, bad.reason
                 );
                 return Next::Fail(Reason::BadResponse);
             }
@@ -118,13 +155,13 @@ impl Client {
                 if exchange.interims > INTERIMS_MAX {
                     info!(
                         "{user}: {} sends interim responses without end",
-                        exchange.target
+                        exchange.upstream
                     );
                     return Next::Fail(Reason::BadResponse);
                 }
                 // RFC 9110 §15.2: a 1.0 user does not know them.
                 if exchange.asked.version == Version::Http11 {
-                    response.write_to(&mut written, true);
+                    response.write_to(&mut written, true, now.unix);
                     tunnel.mux.send(stream, &written, false, budget, now);
                 }
                 Next::Head
@@ -133,11 +170,11 @@ impl Client {
                 if !tunnel.mux.is_request_whole(stream) {
                     info!(
                         "{user}: {} switched protocols before the request's end",
-                        exchange.target
+                        exchange.upstream
                     );
                     return Next::Fail(Reason::BadResponse);
                 }
-                response.write_to(&mut written, true);
+                response.write_to(&mut written, true, now.unix);
                 tunnel.mux.upgrade(stream);
                 tunnel.mux.send(stream, &written, false, budget, now);
                 io.set_deadline(key, Deadline::None);
@@ -150,8 +187,11 @@ impl Client {
             Kind::Final => {
                 // A user whose request is not read to its end cannot send another (RFC 9112 §9.3).
                 let keep = response.keep() && tunnel.mux.is_request_told(stream);
-                response.write_to(&mut written, keep);
+                response.write_to(&mut written, keep, now.unix);
                 let hint = response.keep_alive;
+                if exchange.retried {
+                    self.pool.retried();
+                }
                 exchange.head = None;
                 exchange.idle_max = hint.timeout.map(|idle| idle.saturating_sub(IDLE_MARGIN));
                 exchange.facts = pool::Facts {
@@ -165,7 +205,14 @@ impl Client {
                 };
                 io.set_deadline(key, Deadline::None);
                 tunnel.mux.send(stream, &written, true, budget, now);
-                tunnel.mux.respond(stream, response.body(), keep);
+                tunnel.mux.respond(stream, response.body(body_limits), keep);
+                // An origin that writes head and body one by one, with Nagle's algorithm, keeps the
+                // body back until the head is acknowledged: 40 ms, were that left to the kernel.
+                if !matches!(response.framing, Framing::None | Framing::Length(0))
+                    && io.outlook(key) == Outlook::Quiet
+                {
+                    io.acknowledge(key);
+                }
                 Next::Mux
             }
         }
@@ -183,12 +230,13 @@ impl Client {
         let StreamEnd::Answered { request_whole, .. } = end else {
             return io.abort(key);
         };
-        let surplus = io.has_unread(key);
+        // The last look, after which an event will tell.
+        let outlook = io.look(key);
         let facts = pool::Facts {
-            request_written: request_whole,
-            surplus,
-            // The last look, after which an event will tell.
-            socket_quiet: !surplus && io.is_quiet(key),
+            // What TLS has not sent yet is not written, whatever the mux was told.
+            request_written: request_whole && io.is_flushed(key),
+            surplus: outlook == Outlook::Data,
+            socket_quiet: outlook == Outlook::Quiet,
             draining: self.stage.is_ending(),
             ..exchange.facts
         };
@@ -200,7 +248,7 @@ impl Client {
                 self.pool.refuse(refusal);
                 refusal
             }
-            None => match self.pool.park(&exchange.target, key, origin, now.instant) {
+            None => match self.pool.park(&exchange.upstream, key, origin, now.instant) {
                 Parked::Kept {
                     slot,
                     expires,
@@ -218,7 +266,7 @@ impl Client {
                 Parked::Refused(refusal) => refusal,
             },
         };
-        debug!("{}: connection not parked, {refused}", exchange.target);
+        debug!("{}: connection not parked, {refused}", exchange.upstream);
         io.close(key);
     }
 }

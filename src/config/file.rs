@@ -20,8 +20,8 @@ use serde::{
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Invalid, PoolLimits, ProxyEntry, Rule, ServerLimits,
-    ServerTimeouts, ServerUrl, Spec, locate,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, HostPolicy, HttpOptions, Invalid, PoolLimits,
+    ProxyEntry, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
     value::{Address, Bind, LogLevel, PortRange},
 };
 
@@ -174,6 +174,8 @@ pub struct ClientFile {
     pub expose: Vec<Exposed>,
     /// As `--allow`.
     pub allow: Vec<Rule>,
+    /// As `--target-ca`, relative to this file.
+    pub target_ca: Option<PathBuf>,
     /// Deadlines.
     #[serde(deserialize_with = "object")]
     pub timeouts: ClientTimeouts,
@@ -214,10 +216,6 @@ fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     Object::deserialize(deserializer).map(|Object(value)| value)
 }
 
-/// An entry of `expose`: a SPEC, or an object that holds one.
-#[derive(Debug)]
-pub struct Exposed(pub Spec);
-
 impl FromStr for ProxyEntry {
     type Err = Invalid;
 
@@ -230,6 +228,7 @@ impl FromStr for ProxyEntry {
         Ok(Self {
             client: client.parse()?,
             spec: spec.parse()?,
+            options: HttpOptions::default(),
         })
     }
 }
@@ -241,6 +240,9 @@ impl<'de> Deserialize<'de> for ProxyEntry {
         struct Object {
             client: ClientId,
             spec: Spec,
+            host: Option<HostPolicy>,
+            #[serde(default)]
+            trust_forwarded: bool,
         }
 
         struct EntryVisitor;
@@ -257,8 +259,15 @@ impl<'de> Deserialize<'de> for ProxyEntry {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProxyEntry, A::Error> {
-                let Object { client, spec } = Object::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ProxyEntry { client, spec })
+                let object = Object::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ProxyEntry {
+                    client: object.client,
+                    spec: object.spec,
+                    options: HttpOptions {
+                        host: object.host,
+                        trust_forwarded: object.trust_forwarded,
+                    },
+                })
             }
         }
 
@@ -272,6 +281,9 @@ impl<'de> Deserialize<'de> for Exposed {
         #[serde(deny_unknown_fields)]
         struct Object {
             spec: Spec,
+            host: Option<HostPolicy>,
+            #[serde(default)]
+            trust_forwarded: bool,
         }
 
         struct ExposedVisitor;
@@ -284,12 +296,18 @@ impl<'de> Deserialize<'de> for Exposed {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Exposed, E> {
-                text.parse().map(Exposed).map_err(E::custom)
+                text.parse::<Spec>().map(Exposed::from).map_err(E::custom)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Exposed, A::Error> {
-                Object::deserialize(MapAccessDeserializer::new(map))
-                    .map(|object| Exposed(object.spec))
+                let object = Object::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Exposed {
+                    spec: object.spec,
+                    options: HttpOptions {
+                        host: object.host,
+                        trust_forwarded: object.trust_forwarded,
+                    },
+                })
             }
         }
 

@@ -68,10 +68,15 @@ impl Default for ServerTimeouts {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientTimeouts {
-    /// From a stream's arrival to a connected target, the name's lookup and its queue included.
+    /// From a stream's arrival to a connected target, the name's lookup, its queue and the handshake of
+    /// TLS included.
     /// 10 s: three SYNs (sent at 0, 1, 3 s, and the next only at 7 s) and some room.
     #[serde(deserialize_with = "period")]
     pub dial: Duration,
+    /// Waiting for a target that has as many exchanges as `pool.max_active_per_target` lets it have.
+    /// 10 s: who waits longer has given up, and most likely sends the request again.
+    #[serde(deserialize_with = "period")]
+    pub queue: Duration,
     /// From dialling the server to its verified welcome. 10 s, as at the server.
     #[serde(deserialize_with = "period")]
     pub handshake: Duration,
@@ -97,6 +102,7 @@ impl Default for ClientTimeouts {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(10),
+            queue: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             response_head: Duration::from_secs(60),
             half_close: Duration::from_secs(60),
@@ -123,6 +129,25 @@ pub struct ServerLimits {
     /// Fields of a request's head. 100, as Apache's default; browsers send some 20.
     #[serde(deserialize_with = "fields")]
     pub fields: usize,
+    /// Bytes of a request line, answered with 414 where there are more. 8 KiB, as nginx's default:
+    /// just above the 8000 that RFC 9112 §3 recommends to support.
+    #[serde(deserialize_with = "head")]
+    pub request_line: usize,
+    /// Bytes of one chunk's extensions, in a request body; they mean nothing to us and are dropped.
+    /// 1 KiB: the signature of an object store's client has about 90 bytes, others send none. 0
+    /// refuses them. However many chunks there are, beyond 16 bytes each and two for each byte of
+    /// data the extensions of one body may be 16 KiB: more would be work for nothing.
+    #[serde(deserialize_with = "extension")]
+    pub chunk_extension: usize,
+    /// Bytes of a request's trailer section. 8 KiB, a quarter of a head: it is kept until its end
+    /// to be checked, and holds digests and signatures. 0 refuses trailers.
+    #[serde(deserialize_with = "trailers")]
+    pub trailers: usize,
+    /// Bytes read at once ahead of what is being served: all that a user who sends requests without
+    /// waiting for answers can make us hold. The rest waits in the kernel, which stops the user.
+    /// 16 KiB, in which a request that comes alone is read at once with its head and first bytes.
+    #[serde(deserialize_with = "pipelined")]
+    pub pipelined: usize,
     /// Links before their welcome. 256: room for a fleet that reconnects at once, while strangers
     /// hold at most that many sockets and 4 KiB each.
     #[serde(deserialize_with = "concurrency")]
@@ -135,6 +160,10 @@ impl Default for ServerLimits {
             undelivered: 64 << 20,
             head: 32 << 10,
             fields: 100,
+            request_line: 8 << 10,
+            chunk_extension: 1 << 10,
+            trailers: 8 << 10,
+            pipelined: 16 << 10,
             handshakes: 256,
         }
     }
@@ -155,6 +184,12 @@ pub struct ClientLimits {
     /// Fields of a response's head. 100, as for requests.
     #[serde(deserialize_with = "fields")]
     pub fields: usize,
+    /// As at the server, in a response body.
+    #[serde(deserialize_with = "extension")]
+    pub chunk_extension: usize,
+    /// As at the server, of a response.
+    #[serde(deserialize_with = "trailers")]
+    pub trailers: usize,
     /// Dials in progress per link; more wait their turn, within their deadline. 256: black-holed
     /// targets cost at most that many sockets.
     #[serde(deserialize_with = "concurrency")]
@@ -167,6 +202,8 @@ impl Default for ClientLimits {
             undelivered: 64 << 20,
             head: 64 << 10,
             fields: 100,
+            chunk_extension: 1 << 10,
+            trailers: 8 << 10,
             dials: 256,
         }
     }
@@ -186,6 +223,14 @@ pub struct PoolLimits {
     /// one origin were a burst. 0 parks nothing.
     #[serde(deserialize_with = "parked")]
     pub max_idle_per_target: usize,
+    /// Exchanges that one target serves at a time; more wait. 0, the default, is no limit: an origin
+    /// knows best what it can take, and says so by not accepting. For one that breaks instead.
+    #[serde(deserialize_with = "parked")]
+    pub max_active_per_target: usize,
+    /// Exchanges that may wait for a target, where it has such a limit. 1024: at 16 KiB each, which
+    /// is what a user may send ahead, a quarter of the default of `undelivered`.
+    #[serde(deserialize_with = "parked")]
+    pub queue_per_target: usize,
     /// How long a connection stays parked. 30 s: well under the 60 to 75 s after which origins and
     /// middleboxes commonly drop it; origins that say less are believed.
     #[serde(deserialize_with = "period")]
@@ -202,6 +247,8 @@ impl Default for PoolLimits {
             mode: PoolMode::Safe,
             max_idle: 1024,
             max_idle_per_target: 32,
+            max_active_per_target: 0,
+            queue_per_target: 1024,
             idle: Duration::from_secs(30),
             age: Duration::from_secs(600),
         }
@@ -244,6 +291,21 @@ fn undelivered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::E
 /// A head is held and parsed in one piece, so it is far smaller than any budget: at most the least
 /// `undelivered`, at least what a browser's request needs.
 fn head<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    size_within(deserializer, 1 << 10..=1 << 20)
+}
+
+/// Fewer than the bytes that the extensions of a whole body may have for nothing.
+fn extension<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    size_within(deserializer, 0..=16 << 10)
+}
+
+/// As [`head`], which it follows; none is an answer too.
+fn trailers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    size_within(deserializer, 0..=1 << 20)
+}
+
+/// One buffer of this size is read into, and each user may leave as much behind.
+fn pipelined<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     size_within(deserializer, 1 << 10..=1 << 20)
 }
 
@@ -319,10 +381,11 @@ mod tests {
         assert_eq!(
             read(
                 r#"{ "dial": "1s", "handshake": "2s", "response_head": "3s", "half_close": "4s",
-                "drain": "5s", "ping": "6s", "pong": "7s" }"#
+                "drain": "5s", "ping": "6s", "pong": "7s", "queue": "8s" }"#
             ),
             Ok(ClientTimeouts {
                 dial: seconds(1),
+                queue: seconds(8),
                 handshake: seconds(2),
                 response_head: seconds(3),
                 half_close: seconds(4),
@@ -332,32 +395,47 @@ mod tests {
             })
         );
         assert_eq!(
-            read(r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "handshakes": 1 }"#),
+            read(
+                r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "request_line": 1025,
+                "chunk_extension": 0, "trailers": 1, "pipelined": 1026, "handshakes": 2 }"#
+            ),
             Ok(ServerLimits {
                 undelivered: 1 << 20,
                 head: 1024,
                 fields: 1,
-                handshakes: 1
+                request_line: 1025,
+                chunk_extension: 0,
+                trailers: 1,
+                pipelined: 1026,
+                handshakes: 2
             })
         );
         assert_eq!(
-            read(r#"{ "undelivered": "1GiB", "head": "1MiB", "fields": 1000, "dials": 65535 }"#),
+            read(
+                r#"{ "undelivered": "1GiB", "head": "1MiB", "fields": 1000,
+                "chunk_extension": "16KiB", "trailers": "1MiB", "dials": 65535 }"#
+            ),
             Ok(ClientLimits {
                 undelivered: 1 << 30,
                 head: 1 << 20,
                 fields: 1000,
+                chunk_extension: 16 << 10,
+                trailers: 1 << 20,
                 dials: 65535
             })
         );
         assert_eq!(
             read(
-                r#"{ "mode": "always", "max_idle": 0, "max_idle_per_target": 1, "idle": "1s",
+                r#"{ "mode": "always", "max_idle": 0, "max_idle_per_target": 1,
+                "max_active_per_target": 2, "queue_per_target": 3, "idle": "1s",
                      "age": "2h" }"#
             ),
             Ok(PoolLimits {
                 mode: PoolMode::Always,
                 max_idle: 0,
                 max_idle_per_target: 1,
+                max_active_per_target: 2,
+                queue_per_target: 3,
                 idle: seconds(1),
                 age: seconds(7200),
             })
@@ -374,6 +452,12 @@ mod tests {
             r#"{ "head": 1048577 }"#,
             r#"{ "fields": 0 }"#,
             r#"{ "fields": 1001 }"#,
+            r#"{ "request_line": 1023 }"#,
+            r#"{ "request_line": "2MiB" }"#,
+            r#"{ "chunk_extension": 16385 }"#,
+            r#"{ "trailers": 1048577 }"#,
+            r#"{ "pipelined": 1023 }"#,
+            r#"{ "pipelined": 1048577 }"#,
             r#"{ "handshakes": 0 }"#,
             r#"{ "handshakes": 65536 }"#,
         ] {

@@ -12,6 +12,8 @@ pub mod file;
 pub mod id;
 pub mod limits;
 pub mod locate;
+pub mod options;
+pub mod roots;
 pub mod rule;
 pub mod spec;
 pub mod special;
@@ -27,6 +29,8 @@ use std::{
 pub use self::{
     id::ClientId,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
+    options::{HostPolicy, HttpOptions},
+    roots::Roots,
     rule::{Allow, Rule},
     spec::{Host, Kind, Spec, Target},
     token::Token,
@@ -99,6 +103,26 @@ pub struct ProxyEntry {
     pub client: ClientId,
     /// What it is.
     pub spec: Spec,
+    /// How its heads are edited.
+    pub options: HttpOptions,
+}
+
+/// One listener that a client asks the server for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// What it is.
+    pub spec: Spec,
+    /// How its heads are edited.
+    pub options: HttpOptions,
+}
+
+impl From<Spec> for Exposed {
+    fn from(spec: Spec) -> Self {
+        Self {
+            spec,
+            options: HttpOptions::default(),
+        }
+    }
 }
 
 /// What one client may expose: an entry of `clients`.
@@ -173,9 +197,11 @@ pub struct ClientConfig {
     /// What it proves to know. A client may connect without; the server refuses if it wants one.
     pub token: Option<Token>,
     /// What it asks of the server.
-    pub expose: Vec<Spec>,
+    pub expose: Vec<Exposed>,
     /// All that it dials, exposed targets included.
     pub allow: Allow,
+    /// Whom `https` targets may be certified by, besides the system's roots.
+    pub target_ca: Option<Roots>,
     /// Deadlines.
     pub timeouts: ClientTimeouts,
     /// What it keeps parked.
@@ -193,6 +219,7 @@ impl ClientConfig {
             token: None,
             expose: Vec::new(),
             allow: Allow::default(),
+            target_ca: None,
             timeouts: ClientTimeouts::default(),
             pool: PoolLimits::default(),
             limits: ClientLimits::default(),

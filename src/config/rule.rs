@@ -24,9 +24,9 @@ pub struct Allow {
 impl Allow {
     /// The rules as configured, and an exact one for each exposed target. `forward` has no target
     /// and implies nothing.
-    pub fn new(mut rules: Vec<Rule>, expose: &[Spec]) -> Self {
-        rules.extend(expose.iter().filter_map(|spec| match spec.kind {
-            Kind::Tcp | Kind::Ssh | Kind::Telnet | Kind::Http => {
+    pub fn new<'a>(mut rules: Vec<Rule>, expose: impl IntoIterator<Item = &'a Spec>) -> Self {
+        rules.extend(expose.into_iter().filter_map(|spec| match spec.kind {
+            Kind::Tcp | Kind::Ssh | Kind::Telnet | Kind::Http | Kind::Https => {
                 spec.target.as_ref().map(Rule::exact)
             }
             Kind::Forward => None,

@@ -115,16 +115,20 @@ pub enum Kind {
     Telnet,
     /// HTTP to one origin, whose connections are parked between exchanges.
     Http,
+    /// As [`Kind::Http`] to its users; the client speaks TLS to the origin, and parks the connection
+    /// with it.
+    Https,
     /// An HTTP forward proxy: absolute-form requests, and CONNECT as an opaque tunnel.
     Forward,
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [
+    const ALL: [Kind; 6] = [
         Kind::Tcp,
         Kind::Ssh,
         Kind::Telnet,
         Kind::Http,
+        Kind::Https,
         Kind::Forward,
     ];
 
@@ -135,6 +139,7 @@ impl Kind {
             Kind::Ssh => "ssh",
             Kind::Telnet => "telnet",
             Kind::Http => "http",
+            Kind::Https => "https",
             Kind::Forward => "forward",
         }
     }
@@ -149,11 +154,7 @@ impl FromStr for Kind {
             .find(|kind| kind.word().eq_ignore_ascii_case(text));
         found.ok_or_else(|| {
             let accepted = Self::ALL.map(Self::word).join(", ");
-            Invalid::new(if text.eq_ignore_ascii_case("https") {
-                format!("kind https is not available in this version; accepted are {accepted}")
-            } else {
-                format!("unknown kind {text:?}; accepted are {accepted}")
-            })
+            Invalid::new(format!("unknown kind {text:?}; accepted are {accepted}"))
         })
     }
 }
@@ -171,6 +172,17 @@ pub struct Target {
     pub host: Host,
     /// Never 0 when parsed.
     pub port: u16,
+}
+
+impl Target {
+    /// What `Host` says for it (RFC 9110 §7.2): the port only where it is not the scheme's own.
+    pub fn host_field(&self, scheme_port: u16) -> String {
+        if self.port == scheme_port {
+            self.host.to_string()
+        } else {
+            self.to_string()
+        }
+    }
 }
 
 impl FromStr for Target {
@@ -342,6 +354,10 @@ mod tests {
             ("tcp:10033:127.0.0.1:2222", ""),
             ("TCP:10033:127.0.0.1:2222", "tcp:10033:127.0.0.1:2222"),
             ("http:8080:127.0.0.1:3000", ""),
+            (
+                "HTTPS:8081:API.example.com:443",
+                "https:8081:api.example.com:443",
+            ),
             ("ssh:0.0.0.0:10022:[::1]:22", ""),
             (
                 "telnet:[::]:23:Router.Lab.:23",
@@ -410,24 +426,22 @@ mod tests {
             let reason = refusal(text);
             assert!(reason.contains("unknown kind"), "{text}: {reason}");
             assert!(
-                reason.ends_with("tcp, ssh, telnet, http, forward"),
+                reason.ends_with("tcp, ssh, telnet, http, https, forward"),
                 "{text}: {reason}"
             );
         }
     }
 
     #[test]
-    fn https_is_refused_as_not_available() {
-        for text in ["https:8081:api.example.com:443", "HTTPS:1:a:2", "https:"] {
-            let reason = refusal(text);
-            assert!(
-                reason.contains("https is not available in this version"),
-                "{reason}"
-            );
-            assert!(
-                reason.ends_with("accepted are tcp, ssh, telnet, http, forward"),
-                "{reason}"
-            );
+    fn a_host_field_leaves_out_the_port_of_its_scheme() {
+        for (target, scheme_port, field) in [
+            ("a.example:80", 80, "a.example"),
+            ("a.example:443", 80, "a.example:443"),
+            ("[::1]:443", 443, "[::1]"),
+            ("[::1]:8443", 443, "[::1]:8443"),
+        ] {
+            let target: Target = target.parse().unwrap();
+            assert_eq!(target.host_field(scheme_port), field);
         }
     }
 

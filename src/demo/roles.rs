@@ -21,8 +21,8 @@ use super::{
 use crate::{
     client::Client,
     config::{
-        Allow, ClientConfig, ClientId, ClientTimeouts, Host, Kind, ProxyEntry, ServerConfig,
-        ServerTimeouts, ServerUrl, Spec, Target, Token,
+        Allow, ClientConfig, ClientId, ClientTimeouts, Host, HttpOptions, Kind, ProxyEntry,
+        ServerConfig, ServerTimeouts, ServerUrl, Spec, Target, Token,
     },
     reactor::{Flushed, Reactor, Role, mio_net::MioNet},
     server::{self, Server},
@@ -85,6 +85,7 @@ impl Plan {
         let proxy = |spec| ProxyEntry {
             client: client.clone(),
             spec,
+            options: HttpOptions::default(),
         };
         Ok(ServerConfig {
             listen: SocketAddr::new(LOOPBACK, ports.link),

@@ -17,6 +17,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// As it stands before `://`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
     /// The port meant where none is written (RFC 9110 §4.2).
     pub fn default_port(self) -> u16 {
         match self {

@@ -10,15 +10,42 @@ use super::{
     head::{check_lines, syntax},
 };
 
-/// Bytes of one chunk's extensions, which are skipped. No known client sends any; a signature of an
-/// object store has about 90.
-pub const CHUNK_EXTENSION_MAX: usize = 1024;
+/// How much a chunked message may hold besides its payload, and how far past its end may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Bytes of one chunk's extensions, which are skipped; more than 65,535 means that many.
+    pub chunk_extension: usize,
+    /// Bytes of the trailer section, which is kept until its end to be checked.
+    pub trailers: usize,
+    /// Bytes that one read may take beyond those that are known to belong to the message: so much of
+    /// the next one may come along, and has to be kept until its turn.
+    pub ahead: usize,
+}
 
-/// Bytes of a trailer section, which is kept until its end to be checked: a quarter of a head.
-pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+impl Default for BodyLimits {
+    /// 1 KiB of extensions, of which no known client sends any and a signature of an object store
+    /// has about 90 bytes; 8 KiB of trailers, a quarter of a head; 16 KiB ahead, one usual read.
+    fn default() -> Self {
+        BodyLimits {
+            chunk_extension: 1024,
+            trailers: 8 * 1024,
+            ahead: 16 * 1024,
+        }
+    }
+}
 
 /// Fields of a trailer section; gRPC and digests use one to five.
 pub const TRAILER_FIELDS_MAX: usize = 64;
+
+/// Bytes by which the extensions of a message may exceed what its data pays for.
+///
+/// Each chunk pays for [`EXTENSION_FREE`] bytes of extensions, and each byte of data for two more.
+/// Without a bound of the sum, a kibibyte of extensions for each byte of data would keep a connection
+/// and this decoder busy at no use to anybody (CVE-2023-39326).
+const EXTENSION_EXCESS_MAX: u64 = 16 * 1024;
+
+/// See [`EXTENSION_EXCESS_MAX`].
+const EXTENSION_FREE: u64 = 16;
 
 /// The last chunk and an empty trailer section.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -39,6 +66,9 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Chunks {
     state: State,
+    limits: BodyLimits,
+    /// Bytes of extensions that no data has paid for, see [`EXTENSION_EXCESS_MAX`].
+    excess: u64,
     /// The trailer section so far, without the empty line that ends it.
     trailers: Vec<u8>,
 }
@@ -56,9 +86,10 @@ enum State {
         length: u16,
         quote: Quote,
     },
-    /// Behind the CR of the size line.
+    /// Behind the CR of the size line, which had so many bytes of extensions.
     SizeLf {
         size: u64,
+        extension: u16,
     },
     /// In the chunk's data, `left` > 0 bytes before its end.
     Data {
@@ -97,11 +128,23 @@ pub(super) struct Decoded {
 }
 
 impl Chunks {
-    pub(super) fn new() -> Chunks {
+    pub(super) fn new(limits: BodyLimits) -> Chunks {
         Chunks {
             state: NEXT_CHUNK,
+            limits,
+            excess: 0,
             trailers: Vec::new(),
         }
+    }
+
+    /// How much of `room` bytes a read may fill, so that no more than [`BodyLimits::ahead`] of it can
+    /// belong to the next message.
+    pub(super) fn reach(&self, room: usize) -> usize {
+        let sure = match self.state {
+            State::Data { left } => at_most(left, room),
+            _ => 0,
+        };
+        room.min(sure.saturating_add(self.limits.ahead.max(1)))
     }
 
     /// Decodes `bytes` in place: the payload in them moves to their front, what follows the end of
@@ -147,15 +190,21 @@ impl Chunks {
                 })
             }
             (State::Size { digits: 0, .. }, _) => Err("a chunk without a size"),
-            (State::Size { size, .. }, b'\r') => Ok(State::SizeLf { size }),
-            (State::Size { size, .. }, b';') => Ok(State::Extension {
-                size,
-                length: 1,
-                quote: Quote::Outside,
-            }),
+            (State::Size { size, .. }, b'\r') => Ok(State::SizeLf { size, extension: 0 }),
+            (State::Size { size, .. }, b';') => self.extend(size, 0, Quote::Outside),
             (State::Size { .. }, _) => Err("a chunk size with a byte that is no hex digit"),
-            (State::Extension { size, quote, .. }, b'\r') => match quote {
-                Quote::Outside => Ok(State::SizeLf { size }),
+            (
+                State::Extension {
+                    size,
+                    length,
+                    quote,
+                },
+                b'\r',
+            ) => match quote {
+                Quote::Outside => Ok(State::SizeLf {
+                    size,
+                    extension: length,
+                }),
                 Quote::Inside | Quote::Escaped => Err("a line end in a quoted chunk extension"),
             },
             (
@@ -166,22 +215,18 @@ impl Chunks {
                 },
                 byte,
             ) => {
-                if usize::from(length) == CHUNK_EXTENSION_MAX {
-                    return Err("chunk extensions that are too long");
-                }
                 if is_control(byte) {
                     return Err("a control byte in a chunk extension");
                 }
-                Ok(State::Extension {
-                    size,
-                    length: length + 1,
-                    quote: quote.behind(byte),
+                self.extend(size, length, quote.behind(byte))
+            }
+            (State::SizeLf { size, extension }, b'\n') => {
+                self.pay(size, extension)?;
+                Ok(match size {
+                    0 => State::LineStart,
+                    left => State::Data { left },
                 })
             }
-            (State::SizeLf { size }, b'\n') => Ok(match size {
-                0 => State::LineStart,
-                left => State::Data { left },
-            }),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(NEXT_CHUNK),
             (State::DataCr | State::DataLf, _) => Err("chunk data longer than its size"),
@@ -201,8 +246,30 @@ impl Chunks {
         }
     }
 
+    /// One more byte of an extension that had `length`.
+    fn extend(&self, size: u64, length: u16, quote: Quote) -> Result<State, &'static str> {
+        if length == u16::MAX || usize::from(length) >= self.limits.chunk_extension {
+            return Err("chunk extensions that are too long");
+        }
+        Ok(State::Extension {
+            size,
+            length: length + 1,
+            quote,
+        })
+    }
+
+    /// Adds the extensions of a chunk of `size` bytes to the account.
+    fn pay(&mut self, size: u64, extension: u16) -> Result<(), &'static str> {
+        let paid = size.saturating_mul(2).saturating_add(EXTENSION_FREE);
+        self.excess = (self.excess + u64::from(extension)).saturating_sub(paid);
+        if self.excess > EXTENSION_EXCESS_MAX {
+            return Err("chunk extensions out of proportion to the data");
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, byte: u8, next: State) -> Result<State, &'static str> {
-        if self.trailers.len() == TRAILER_BYTES_MAX {
+        if self.trailers.len() >= self.limits.trailers {
             return Err("trailers that are too long");
         }
         self.trailers.push(byte);

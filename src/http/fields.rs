@@ -4,13 +4,15 @@
 //! decide about the connection and the length: `Connection`, `Content-Length`, `Transfer-Encoding`.
 //! Does not know which role reads, except where the RFC treats requests and responses differently.
 
+use std::time::Duration;
+
 use httparse::Header;
 
-use super::head::Version;
+use super::{date::Date, forwarded::tells_of_forwarding, head::Version};
 
 /// The most options that one message may list in `Connection`, empty elements included.
 ///
-/// Each is compared with each field name, so this bounds the work at 32 × 256 comparisons; real
+/// Each is compared with each field name, so this bounds the work at 32 × 1000 comparisons; real
 /// messages list one to three.
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
 
@@ -207,8 +209,9 @@ fn decimal(text: &[u8]) -> Option<u64> {
 
 /// Meant for the next hop only, or written by ourselves (RFC 9110 §7.6.1; RFC 9112 App. C.2.2).
 ///
-/// `TE` goes because we promise trailers to nobody, `HTTP2-Settings` because h2c is not spoken, and
-/// what concerns a proxy's own authentication because it is for the first proxy that meets it.
+/// `TE` goes because what it asks of us is not what we ask of the origin, `HTTP2-Settings` because
+/// h2c is not spoken, and what concerns a proxy's own authentication because it is for the first
+/// proxy that meets it.
 const HOP_BY_HOP: &[&str] = &[
     "connection",
     "content-length",
@@ -232,9 +235,9 @@ const PROTECTED: &[&str] = &[
     "cookie",
     "date",
     "expect",
-    "forwarded",
     "host",
     "location",
+    "max-forwards",
     "origin",
     "range",
     "set-cookie",
@@ -242,12 +245,11 @@ const PROTECTED: &[&str] = &[
     "vary",
     "via",
     "www-authenticate",
-    "x-real-ip",
 ];
-const PROTECTED_PREFIXES: &[&str] = &["content-", "if-", "sec-", "x-forwarded-"];
+const PROTECTED_PREFIXES: &[&str] = &["content-", "if-", "sec-"];
 
 fn is_protected(name: &str) -> bool {
-    is_one_of(name, PROTECTED) || has_prefix(name, PROTECTED_PREFIXES)
+    is_one_of(name, PROTECTED) || has_prefix(name, PROTECTED_PREFIXES) || tells_of_forwarding(name)
 }
 
 /// Fields that mean something before the content, so that they must not come after it: framing,
@@ -262,7 +264,6 @@ const NOT_IN_TRAILERS: &[&str] = &[
     "date",
     "expect",
     "expires",
-    "forwarded",
     "host",
     "location",
     "max-forwards",
@@ -275,7 +276,6 @@ const NOT_IN_TRAILERS: &[&str] = &[
     "vary",
     "via",
     "www-authenticate",
-    "x-real-ip",
 ];
 const NOT_IN_TRAILERS_PREFIXES: &[&str] = &[
     "accept",
@@ -284,7 +284,6 @@ const NOT_IN_TRAILERS_PREFIXES: &[&str] = &[
     "if-",
     "proxy-",
     "sec-",
-    "x-forwarded-",
 ];
 
 /// Whether a field may be forwarded in a trailer section. `Content-Digest` is the one field of its
@@ -293,6 +292,7 @@ pub(super) fn may_trail(name: &str) -> bool {
     name.eq_ignore_ascii_case("content-digest")
         || !(is_one_of(name, HOP_BY_HOP)
             || is_one_of(name, NOT_IN_TRAILERS)
+            || tells_of_forwarding(name)
             || has_prefix(name, NOT_IN_TRAILERS_PREFIXES))
 }
 
@@ -302,6 +302,21 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the field by which a message tells that it came through here (RFC 9110 §7.6.3); `received`
+/// is the version that it came with. A line of its own: what is in the lines before need not be read.
+pub(super) fn write_via(out: &mut Vec<u8>, received: Version) {
+    let via: &[u8] = match received {
+        Version::Http10 => b"1.0 siding",
+        Version::Http11 => b"1.1 siding",
+    };
+    write_field(out, "Via", via);
+}
+
+/// Appends `Date`, which is `unix` after the Unix epoch.
+pub(super) fn write_date(out: &mut Vec<u8>, unix: Duration) {
+    write_field(out, "Date", Date::at(unix).to_string().as_bytes());
 }
 
 /// Appends `Content-Length: length`.
@@ -321,7 +336,7 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
-fn is_one_of(name: &str, names: &[&str]) -> bool {
+pub(super) fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::chunked::{Chunks, LAST_CHUNK, Layout, at_most};
+use super::chunked::{BodyLimits, Chunks, LAST_CHUNK, Layout, at_most};
 
 /// How the end of a body is told on the connection that it arrives on (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,13 +115,18 @@ impl Body {
         Body { state: State::Raw }
     }
 
-    /// A body that arrives with `framing`; `coding` matters to [`Framing::Chunked`] and
-    /// [`Framing::UntilClose`] alone.
+    /// A body that arrives with `framing`, within the default limits; `coding` matters to
+    /// [`Framing::Chunked`] and [`Framing::UntilClose`] alone.
     pub fn new(framing: Framing, coding: Coding) -> Body {
+        Body::within(BodyLimits::default(), framing, coding)
+    }
+
+    /// As [`Body::new`], within these limits.
+    pub fn within(limits: BodyLimits, framing: Framing, coding: Coding) -> Body {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Ended,
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Chunked(coding, Box::new(Chunks::new())),
+            Framing::Chunked => State::Chunked(coding, Box::new(Chunks::new(limits))),
             Framing::UntilClose => State::UntilClose(coding),
             Framing::Raw => State::Raw,
         };
@@ -249,7 +254,8 @@ fn transfer_chunks(
     };
     loop {
         let window = &mut out[layout.head..layout.head + layout.room];
-        let length = read(source, window)?;
+        let reach = chunks.reach(window.len());
+        let length = read(source, &mut window[..reach])?;
         if length == 0 {
             return Err(BodyError::Truncated);
         }

@@ -41,7 +41,12 @@ pub enum Gathered<'s> {
 impl Gather {
     /// Bytes held.
     pub fn held(&self) -> usize {
-        self.0.as_ref().map_or(0, |partial| partial.bytes.len())
+        self.bytes().len()
+    }
+
+    /// What has come of an unfinished head.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |partial| &partial.bytes)
     }
 
     /// Reads into `scratch` until the head is whole, the source would block, or `limit` bytes of it

@@ -19,7 +19,9 @@
 
 mod authority;
 mod chunked;
+mod date;
 mod fields;
+mod forwarded;
 mod framing;
 mod gather;
 mod head;
@@ -28,13 +30,15 @@ mod request;
 mod response;
 
 pub use authority::{Authority, Scheme};
-pub use chunked::{CHUNK_EXTENSION_MAX, TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
+pub use chunked::{BodyLimits, TRAILER_FIELDS_MAX};
+pub use date::Date;
 pub use fields::{CONNECTION_OPTIONS_MAX, Fields};
+pub use forwarded::Forwarded;
 pub use framing::{Body, BodyError, Coding, Framing, Source, Step};
 pub use gather::{Gather, Gathered};
 pub use head::{Bad, FIELDS_MAX, HeadLimits, LEADING_EMPTY_LINES_MAX, Refused, Version, head_end};
-pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, error_reply, phrase};
-pub use request::{REQUEST_LINE_MAX, Request, RequestTarget};
+pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, end_of_forwarding, error_reply, phrase};
+pub use request::{Edits, Request, RequestTarget};
 pub use response::{Asked, KeepAlive, Kind, NotReusable, Response};
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
-//! The answers that we write ourselves: an error in one line, and CONNECT's success.
+//! The answers that we write ourselves: an error in one line, CONNECT's success, and the answer to a
+//! request that may go no further.
 //!
 //! Knows nothing of why an error is answered; status and reason come from whoever refused.
 
-use super::fields::{write_field, write_length};
+use std::time::Duration;
+
+use super::{
+    fields::{write_date, write_field, write_length},
+    request::Request,
+};
 
 /// What a user gets whose CONNECT reached its target (RFC 9110 §9.3.6): no fields, since a length
 /// or a coding would be ignored, and what follows is the tunnel.
@@ -15,8 +21,15 @@ pub const REASON_MAX: usize = 256;
 ///
 /// `close` adds `Connection: close`; `head_only` leaves the body out, for an answer to HEAD (its
 /// length is still given, RFC 9110 §9.3.2). Of `reason`, visible ASCII and spaces are kept, any
-/// other byte becomes `?`, and it is cut at [`REASON_MAX`].
-pub fn error_reply(out: &mut Vec<u8>, status: u16, reason: &str, close: bool, head_only: bool) {
+/// other byte becomes `?`, and it is cut at [`REASON_MAX`]. It is `unix` after the Unix epoch.
+pub fn error_reply(
+    out: &mut Vec<u8>,
+    status: u16,
+    reason: &str,
+    close: bool,
+    head_only: bool,
+    unix: Duration,
+) {
     let phrase = phrase(status);
     let mut body = format!("{status} {phrase}").into_bytes();
     if !reason.is_empty() {
@@ -28,16 +41,45 @@ pub fn error_reply(out: &mut Vec<u8>, status: u16, reason: &str, close: bool, he
     }
     body.push(b'\n');
 
-    out.extend_from_slice(format!("HTTP/1.1 {status} {phrase}\r\n").as_bytes());
-    write_field(out, "Content-Type", b"text/plain; charset=utf-8");
-    write_length(out, body.len() as u64);
+    let kind = Some("text/plain; charset=utf-8");
+    write_head(out, status, kind, body.len(), close, unix);
+    if !head_only {
+        out.extend_from_slice(&body);
+    }
+}
+
+/// Appends the answer to a request whose `Max-Forwards` has come to 0, as its final recipient: to
+/// TRACE the request as it was received, less what is secret (RFC 9110 §9.3.8), to OPTIONS nothing
+/// (§9.3.7). The connection closes after it: whatever of a body follows is not read.
+pub fn end_of_forwarding(out: &mut Vec<u8>, request: &Request<'_>, unix: Duration) {
+    if request.method != "TRACE" {
+        return write_head(out, 200, None, 0, true, unix);
+    }
+    let mut received = Vec::new();
+    request.reflect(&mut received);
+    let kind = Some("message/http");
+    write_head(out, 200, kind, received.len(), true, unix);
+    out.extend_from_slice(&received);
+}
+
+fn write_head(
+    out: &mut Vec<u8>,
+    status: u16,
+    content_type: Option<&str>,
+    length: usize,
+    close: bool,
+    unix: Duration,
+) {
+    out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
+    write_date(out, unix);
+    if let Some(kind) = content_type {
+        write_field(out, "Content-Type", kind.as_bytes());
+    }
+    write_length(out, length as u64);
     if close {
         write_field(out, "Connection", b"close");
     }
     out.extend_from_slice(b"\r\n");
-    if !head_only {
-        out.extend_from_slice(&body);
-    }
 }
 
 /// The reason phrase of a status that siding may answer with itself (RFC 9110 §15).
@@ -77,9 +119,12 @@ mod tests {
         400, 403, 404, 405, 408, 413, 414, 417, 431, 500, 501, 502, 503, 504, 505,
     ];
 
+    /// The example of RFC 9110 §5.6.7.
+    const UNIX: Duration = Duration::from_secs(784_111_777);
+
     fn reply(status: u16, reason: &str, close: bool, head_only: bool) -> String {
         let mut out = Vec::new();
-        error_reply(&mut out, status, reason, close, head_only);
+        error_reply(&mut out, status, reason, close, head_only, UNIX);
         String::from_utf8(out).expect("replies are ASCII")
     }
 
@@ -88,6 +133,7 @@ mod tests {
         assert_eq!(
             reply(502, "connection refused", true, false),
             "HTTP/1.1 502 Bad Gateway\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
              Content-Length: 36\r\n\
              Connection: close\r\n\
@@ -97,6 +143,7 @@ mod tests {
         assert_eq!(
             reply(404, "", false, false),
             "HTTP/1.1 404 Not Found\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
              Content-Length: 14\r\n\
              \r\n\
@@ -120,6 +167,43 @@ mod tests {
         assert!(!head.contains("Cookie"));
         assert_eq!(body.matches('\n').count(), 1);
         assert!(body.len() <= REASON_MAX + 24);
+    }
+
+    fn last(head: &str) -> String {
+        let request = Request::parse(head.as_bytes(), &HeadLimits::default()).expect("a request");
+        assert_eq!(request.max_forwards, Some(0));
+        let mut out = Vec::new();
+        end_of_forwarding(&mut out, &request, UNIX);
+        String::from_utf8(out).expect("the tests use ASCII")
+    }
+
+    #[test]
+    fn trace_is_answered_with_what_was_received_less_its_secrets() {
+        let received = "TRACE http://a.example:80/x?y HTTP/1.1\r\nhost: b\r\nMax-Forwards: 0\r\n\
+                        Via: 1.1 other\r\nX-A: \u{e9}\r\nConnection: x-hop\r\nX-Hop: 1\r\n";
+        let secret = "Authorization: Basic x\r\nCOOKIE: a=b\r\nProxy-authorization: Basic y\r\n";
+        assert_eq!(
+            last(&format!("\r\n{received}{secret}\r\n")),
+            format!(
+                "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                 Content-Type: message/http\r\nContent-Length: {}\r\nConnection: close\r\n\r\n\
+                 {received}\r\n",
+                received.len() + 2
+            )
+        );
+        assert!(
+            last("TRACE / HTTP/1.0\r\nMax-Forwards: 0\r\n\r\n")
+                .ends_with("\r\n\r\nTRACE / HTTP/1.0\r\nMax-Forwards: 0\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn options_is_answered_with_nothing() {
+        assert_eq!(
+            last("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 00\r\n\r\n"),
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
     }
 
     #[test]

@@ -7,18 +7,16 @@ use std::mem::MaybeUninit;
 
 use super::{
     authority::{Authority, Scheme},
+    chunked::BodyLimits,
     fields::{
-        Connection, Declared, Duplicates, Fields, LengthError, declared_length, write_field,
-        write_length,
+        Connection, Declared, Duplicates, Fields, LengthError, declared_length, is_one_of,
+        write_field, write_length, write_via,
     },
+    forwarded::Forwarded,
     framing::{Body, Coding, Framing},
     head::{FIELDS_MAX, HeadLimits, Refused, Version, check_lines, skip_empty_lines, syntax},
     response::Asked,
 };
-
-/// The longest request line, CRLF included: RFC 9112 §3 recommends at least 8000 bytes. Past it the
-/// answer is 414.
-pub const REQUEST_LINE_MAX: usize = 8 * 1024;
 
 /// The head of a request that obeys RFC 9112; the fields borrow from the bytes it was parsed from.
 #[derive(Debug)]
@@ -41,11 +39,28 @@ pub struct Request<'a> {
     /// The credentials authenticate the connection (NTLM, Negotiate): what this request travels on
     /// acts for this user from now on and must not serve another.
     pub connection_auth: bool,
+    /// How many more intermediaries a TRACE or OPTIONS may pass (RFC 9110 §7.6.2); with 0, it is for
+    /// us to answer. `None` in other requests, whatever they say.
+    pub max_forwards: Option<u64>,
     /// What `Host` says, if it is there; not empty unless the target names its host itself.
     pub host: Option<&'a str>,
     /// The fields as received, hop-by-hop ones too.
     pub fields: Fields<'a>,
     connection: Connection,
+    /// The target as received.
+    target_text: &'a str,
+    /// The user said `TE: trailers` (RFC 9110 §10.1.4).
+    accepts_trailers: bool,
+}
+
+/// What is changed in a head besides what every intermediary has to change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Edits<'a> {
+    /// The value of `Host`, which must be a valid one; [`Request::asked_host`] if `None`, or empty if
+    /// that is `None` as well.
+    pub host: Option<&'a str>,
+    /// What to tell the origin of the user; with `None`, fields that tell of users pass as they are.
+    pub forwarded: Option<Forwarded>,
 }
 
 /// The four forms of a request target (RFC 9112 §3.2).
@@ -77,7 +92,7 @@ impl<'a> Request<'a> {
     /// before the connection is closed.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Request<'a>, Refused> {
         let line = skip_empty_lines(head);
-        if let Some(refused) = overlong_line(line) {
+        if let Some(refused) = overlong_line(line, limits) {
             return Err(refused);
         }
         if head.len() > limits.bytes {
@@ -108,8 +123,14 @@ impl<'a> Request<'a> {
     /// The answer to a head that is not complete yet and already too large: 414 if its first line
     /// has no end, else 431. `None` while more may be read.
     pub fn overlong(partial: &[u8], limits: &HeadLimits) -> Option<Refused> {
-        overlong_line(skip_empty_lines(partial))
+        overlong_line(skip_empty_lines(partial), limits)
             .or_else(|| (partial.len() >= limits.bytes).then_some(HEAD_TOO_LARGE))
+    }
+
+    /// Whether the method is HEAD, of a head that is not complete or breaks the rules: the answer to
+    /// it has no content either (RFC 9110 §9.3.2).
+    pub fn asks_by_head(bytes: &[u8]) -> bool {
+        skip_empty_lines(bytes).starts_with(b"HEAD ")
     }
 
     fn check(
@@ -118,10 +139,12 @@ impl<'a> Request<'a> {
         version: Version,
         fields: Fields<'a>,
     ) -> Result<Request<'a>, Refused> {
+        let target_text = target;
         let target = RequestTarget::parse(method, target).map_err(Refused::bad)?;
         let host = host(&fields, version, &target).map_err(Refused::bad)?;
         let connection = Connection::read(&fields).map_err(Refused::bad)?;
-        let framing = framing(&fields, version, &target)?;
+        let framing = framing(&fields, version, method, &target)?;
+        let max_forwards = max_forwards(&fields, method).map_err(Refused::bad)?;
         let expects_continue = expects_continue(&fields, version)?;
         let opaque = matches!(target, RequestTarget::Authority(_));
         Ok(Request {
@@ -136,7 +159,13 @@ impl<'a> Request<'a> {
                 && upgrades_to_another_protocol(&fields),
             expects_continue,
             connection_auth: fields.authenticates_connection("authorization"),
+            max_forwards,
             host,
+            target_text,
+            accepts_trailers: version == Version::Http11
+                && fields
+                    .elements("te")
+                    .any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
             fields,
             connection,
         })
@@ -163,8 +192,18 @@ impl<'a> Request<'a> {
 
     /// The body that follows this head on the user's connection, framed for the origin. After
     /// CONNECT it is the tunnel's bytes.
-    pub fn body(&self) -> Body {
-        Body::new(self.framing, Coding::Chunked)
+    pub fn body(&self, limits: BodyLimits) -> Body {
+        Body::within(limits, self.framing, Coding::Chunked)
+    }
+
+    /// The host that is asked for, with its port if there was one: that of an absolute-form target,
+    /// whatever `Host` says (RFC 9112 §3.2.2), else what `Host` says. `None` where an HTTP/1.0 user
+    /// told neither.
+    pub fn asked_host(&self) -> Option<&'a str> {
+        self.target
+            .authority()
+            .map(|authority| authority.text)
+            .or(self.host)
     }
 
     /// What the parser of the response must know about this request.
@@ -179,35 +218,64 @@ impl<'a> Request<'a> {
     }
 
     /// Appends the head that the origin gets: HTTP/1.1, target in origin-form, hop-by-hop fields
-    /// removed, framing written by us.
-    ///
-    /// `Host` comes first (RFC 9110 §7.2). It is `host` if given, which must be a valid `Host`
-    /// value; else the authority of an absolute-form target, whatever the user's `Host` says
-    /// (RFC 9112 §3.2.2); else the user's, or empty if an HTTP/1.0 user sent none.
-    pub fn write_to(&self, out: &mut Vec<u8>, host: Option<&str>) {
+    /// removed; behind the user's fields `Via`, what `edits` add, and framing and `Connection`
+    /// written by us. `Host` comes first (RFC 9110 §7.2).
+    pub fn write_to(&self, out: &mut Vec<u8>, edits: &Edits<'_>) {
         out.extend_from_slice(self.method.as_bytes());
         out.push(b' ');
         self.write_target(out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        let host = host
-            .or(self.target.authority().map(|authority| authority.text))
-            .or(self.host)
-            .unwrap_or("");
+        let host = edits.host.or(self.asked_host()).unwrap_or("");
         write_field(out, "Host", host.as_bytes());
         for (name, value) in self.fields.iter() {
-            if self.passes(name) {
-                write_field(out, name, value);
+            if !self.passes(name) || edits.forwarded.is_some_and(|edit| !edit.passes(name)) {
+                continue;
             }
+            match self.max_forwards {
+                Some(hops) if name.eq_ignore_ascii_case("max-forwards") => {
+                    write_field(out, name, hops.saturating_sub(1).to_string().as_bytes());
+                }
+                _ => write_field(out, name, value),
+            }
+        }
+        write_via(out, self.version);
+        if let Some(forwarded) = &edits.forwarded {
+            forwarded.write_to(out, &self.fields, self.asked_host());
+        }
+        if self.accepts_trailers {
+            write_field(out, "TE", b"trailers");
         }
         match self.framing {
             Framing::Length(length) => write_length(out, length),
             Framing::Chunked => write_field(out, "Transfer-Encoding", b"chunked"),
             Framing::None | Framing::UntilClose | Framing::Raw => {}
         }
+        match (self.upgrade, self.accepts_trailers) {
+            (true, true) => write_field(out, "Connection", b"Upgrade, TE"),
+            (true, false) => write_field(out, "Connection", b"Upgrade"),
+            (false, true) => write_field(out, "Connection", b"TE"),
+            (false, false) => {}
+        }
         if self.upgrade {
-            write_field(out, "Connection", b"Upgrade");
             for protocols in self.field("upgrade") {
                 write_field(out, "Upgrade", protocols);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends the head as it was received, but for what only its addressee should see: the content
+    /// of the answer to TRACE (RFC 9110 §9.3.8).
+    pub(super) fn reflect(&self, out: &mut Vec<u8>) {
+        let version = match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        };
+        let line = format!("{} {} {version}\r\n", self.method, self.target_text);
+        out.extend_from_slice(line.as_bytes());
+        for (name, value) in self.fields.iter() {
+            if !is_one_of(name, SECRET) {
+                write_field(out, name, value);
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -302,9 +370,10 @@ const HEAD_TOO_LARGE: Refused = Refused {
     reason: "the head is too large",
 };
 
-fn overlong_line(bytes: &[u8]) -> Option<Refused> {
-    let line_ends = bytes.iter().take(REQUEST_LINE_MAX).any(|&b| b == b'\n');
-    (!line_ends && bytes.len() >= REQUEST_LINE_MAX).then_some(Refused {
+fn overlong_line(bytes: &[u8], limits: &HeadLimits) -> Option<Refused> {
+    // Without a look at the bytes while there are few: this is asked again for each that comes.
+    let line = bytes.get(..limits.line)?;
+    (!line.contains(&b'\n')).then_some(Refused {
         status: 414,
         reason: "the request line is too long",
     })
@@ -368,6 +437,7 @@ fn host<'a>(
 fn framing(
     fields: &Fields<'_>,
     version: Version,
+    method: &str,
     target: &RequestTarget<'_>,
 ) -> Result<Framing, Refused> {
     let declared = match declared_length(fields, version, Duplicates::Refuse) {
@@ -384,10 +454,35 @@ fn framing(
         // RFC 9110 §9.3.6: what follows is the tunnel, from its first byte.
         (RequestTarget::Authority(_), Declared::Nothing | Declared::Bytes(0)) => Ok(Framing::Raw),
         (RequestTarget::Authority(_), _) => Err(Refused::bad("CONNECT with content")),
+        // RFC 9110 §9.3.8. Chunks may turn out to hold nothing, but who sends them means to.
+        (_, Declared::Bytes(1..) | Declared::Chunked) if method == "TRACE" => {
+            Err(Refused::bad("TRACE with content"))
+        }
         (_, Declared::Nothing) => Ok(Framing::None),
         (_, Declared::Bytes(length)) => Ok(Framing::Length(length)),
         (_, Declared::Chunked) => Ok(Framing::Chunked),
     }
+}
+
+/// RFC 9110 §7.6.2. A number too large to be kept is a large number.
+fn max_forwards(fields: &Fields<'_>, method: &str) -> Result<Option<u64>, &'static str> {
+    if !matches!(method, "TRACE" | "OPTIONS") {
+        return Ok(None);
+    }
+    let mut values = fields.values("max-forwards");
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err("more than one Max-Forwards");
+    }
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err("Max-Forwards is not a decimal number");
+    }
+    Ok(Some(value.iter().fold(0, |hops: u64, digit| {
+        hops.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    })))
 }
 
 /// RFC 9110 §10.1.1: 100-continue is the one expectation there is, and in HTTP/1.0 it is ignored.
@@ -419,6 +514,9 @@ fn upgrades_to_another_protocol(fields: &Fields<'_>) -> bool {
     }
     named
 }
+
+/// What a request is trusted with, for its addressee alone.
+const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization"];
 
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@
 use std::{mem::MaybeUninit, time::Duration};
 
 use super::{
+    chunked::BodyLimits,
     fields::{
-        Connection, Declared, Duplicates, Fields, LengthError, declared_length, write_field,
-        write_length,
+        Connection, Declared, Duplicates, Fields, LengthError, declared_length, write_date,
+        write_field, write_length, write_via,
     },
     framing::{Body, Coding, Framing},
     head::{Bad, FIELDS_MAX, HeadLimits, Version, check_lines, syntax},
@@ -85,6 +86,7 @@ pub struct Response<'a> {
     pub keep_alive: KeepAlive,
     /// The fields as received, hop-by-hop ones too.
     pub fields: Fields<'a>,
+    version: Version,
     connection: Connection,
     /// A `Content-Length` that tells of a body which is not sent (HEAD, 304).
     told_length: Option<u64>,
@@ -102,8 +104,8 @@ impl<'a> Response<'a> {
     }
 
     /// The body that follows this head on the origin's connection, framed for the user.
-    pub fn body(&self) -> Body {
-        Body::new(self.framing, self.coding)
+    pub fn body(&self, limits: BodyLimits) -> Body {
+        Body::within(limits, self.framing, self.coding)
     }
 
     /// Whether the user's connection may stay open after this response: the user wants it, and can
@@ -112,9 +114,11 @@ impl<'a> Response<'a> {
         self.kind == Kind::Final && self.asked.keep_alive && self.framing.is_delimited(self.coding)
     }
 
-    /// Appends the head that the user gets: HTTP/1.1, hop-by-hop fields removed, framing written by
-    /// us, and with a final response what becomes of the user's connection, which is `keep`.
-    pub fn write_to(&self, out: &mut Vec<u8>, keep: bool) {
+    /// Appends the head that the user gets: HTTP/1.1, hop-by-hop fields removed; behind the origin's
+    /// fields `Via`, and framing written by us. A final response also says when it came, which is
+    /// `unix` after the Unix epoch, if the origin did not (RFC 9110 §6.6.1), and what becomes of the
+    /// user's connection, which is `keep`.
+    pub fn write_to(&self, out: &mut Vec<u8>, keep: bool, unix: Duration) {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.status.to_string().as_bytes());
         out.push(b' ');
@@ -124,6 +128,10 @@ impl<'a> Response<'a> {
             if self.passes(name) {
                 write_field(out, name, value);
             }
+        }
+        write_via(out, self.version);
+        if self.kind == Kind::Final && self.fields.values("date").next().is_none() {
+            write_date(out, unix);
         }
         self.write_framing(out);
         match self.kind {
@@ -251,6 +259,7 @@ fn parse<'a>(
         },
         keep_alive,
         fields,
+        version,
         connection,
         told_length,
         asked: *asked,

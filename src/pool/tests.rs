@@ -239,7 +239,7 @@ fn a_slot_misses_once_its_connection_has_left() {
     assert_eq!(take(&mut pool, 1, now), Some(1));
     let (forgotten, ..) = park(&mut pool, 1, 2, now);
     assert_eq!(
-        pool.forget(forgotten, Eviction::Readable),
+        pool.forget(forgotten, Eviction::Closed),
         Some((key(2), young(now)))
     );
     let (present, ..) = park(&mut pool, 1, 3, now);
@@ -251,7 +251,7 @@ fn a_slot_misses_once_its_connection_has_left() {
         pool.forget(present, Eviction::Idle),
         Some((key(3), young(now)))
     );
-    assert_eq!(pool.counters().evicted(Eviction::Readable), 1);
+    assert_eq!(pool.counters().evicted(Eviction::Closed), 1);
     assert_eq!(pool.counters().evicted(Eviction::Idle), 1);
     pool.check_invariants();
 }

@@ -234,6 +234,17 @@ impl Net for MioNet {
         let _ = (stream, LINK_UNSENT_MAX, LINK_UNACKNOWLEDGED_MAX);
     }
 
+    fn acknowledge(&mut self, stream: &mut Self::Stream) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        note(
+            "TCP_QUICKACK",
+            SockRef::from(&stream.0).set_tcp_quickack(true),
+        );
+        // Elsewhere it is sent in its time.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = stream;
+    }
+
     fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
         stream.0.shutdown(Shutdown::Write)
     }

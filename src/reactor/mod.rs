@@ -22,12 +22,13 @@ pub mod mio_net;
 pub mod net;
 pub mod resolver;
 mod socket;
+mod tls;
 mod turn;
 pub mod wheel;
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Read},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
@@ -39,7 +40,8 @@ use slab::Slab;
 use self::{
     net::{Event, NameClass, Net, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
-    socket::{Kind, Life, Socket, Unread},
+    socket::{Kind, Life, Socket},
+    tls::Tls,
     wheel::TimerWheel,
 };
 pub use self::{
@@ -84,7 +86,7 @@ pub struct Reactor<N: Net, O> {
     names: Names,
     now: Now,
     serial: u32,
-    /// Bytes given back to sockets.
+    /// Bytes given back to sockets, and those inside TLS.
     unread: usize,
     lingering: usize,
     /// Closed since the slab was last trimmed.
@@ -94,6 +96,8 @@ pub struct Reactor<N: Net, O> {
     /// Listeners that wait for a descriptor.
     starved: Vec<Key>,
     events: Vec<Event>,
+    /// Where ciphertext is read into; empty until TLS is used.
+    scratch: Vec<u8>,
 }
 
 impl<N: Net, O: Copy> Reactor<N, O> {
@@ -114,6 +118,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             again: VecDeque::new(),
             starved: Vec::new(),
             events: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -147,7 +152,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.sockets.is_empty()
     }
 
-    /// Bytes that were read and given back, or that are left to be written in a farewell.
+    /// Bytes that were read and given back, that are left to be written in a farewell, or that wait
+    /// inside TLS.
     pub fn unread_bytes(&self) -> usize {
         self.unread
     }
@@ -247,6 +253,20 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
     }
 
+    /// Acknowledges what has come: the peer may be waiting for just that.
+    pub fn acknowledge(&mut self, key: Key) {
+        if let Ok((
+            Socket {
+                kind: Kind::Stream(stream),
+                ..
+            },
+            net,
+        )) = self.lend(key)
+        {
+            net.acknowledge(stream);
+        }
+    }
+
     /// An entry without a socket: nothing but an owner and a deadline.
     pub fn timer(&mut self, owner: O, deadline: Deadline) -> Key {
         let key = self.vacant();
@@ -327,43 +347,12 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// `WouldBlock`; an error of the socket, also where the peer's reset was seen before; `NotConnected`
     /// for a stale key.
     pub fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {
-        let now = self.now.instant;
-        let (socket, _) = self.lend(key)?;
+        let socket = self.lend(key)?.0;
         if let Some(taken) = socket.take_unread(into) {
             self.unread -= taken;
             return Ok(taken);
         }
-        if !socket.readable {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let Kind::Stream(stream) = &mut socket.kind else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        match stream.read(into) {
-            Ok(0) => {
-                (socket.closed, socket.read_on) = (true, true);
-                match socket.failed {
-                    // A reset looks like an end once its error was taken.
-                    Some(kind) => Err(kind.into()),
-                    None => Ok(0),
-                }
-            }
-            Ok(read) => {
-                socket.active = now;
-                if read < into.len() && !socket.read_on {
-                    socket.readable = false;
-                }
-                Ok(read)
-            }
-            Err(error) => {
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    socket.readable = false;
-                } else {
-                    socket.failed = Some(error.kind());
-                }
-                Err(error)
-            }
-        }
+        self.work(key, |socket, scratch, now| socket.read(into, scratch, now))
     }
 
     /// Gives bytes back, to be read again before anything else.
@@ -379,46 +368,56 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// `WouldBlock`; an error of the socket; `NotConnected` for a stale key.
     pub fn write(&mut self, key: Key, bytes: &[u8]) -> io::Result<usize> {
-        let now = self.now.instant;
-        let (socket, _) = self.lend(key)?;
-        if !socket.writable {
-            return Err(io::ErrorKind::WouldBlock.into());
+        self.work(key, |socket, _, now| socket.write(bytes, now))
+    }
+
+    /// Speaks TLS on a connection from here on: what is read and written is plaintext. Nothing may
+    /// be before [`Reactor::handshake`] says that it is complete.
+    pub fn start_tls(&mut self, key: Key, session: rustls::Connection) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; tls::SCRATCH];
         }
-        let Kind::Stream(stream) = &mut socket.kind else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        let written = stream.write(bytes);
-        match &written {
-            Ok(written) => {
-                socket.active = now;
-                // The kernel took less than it was given: it is full and will say when it is not.
-                if *written < bytes.len() {
-                    socket.writable = false;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
-            // The peer has ended in order before it took no more: reading ends in order, too.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            // The write has taken the pending error: to reading, a reset would look like an end.
-            Err(error) => socket.failed = Some(error.kind()),
+        if let Some(socket) = self.socket(key) {
+            socket.tls = Some(Box::new(Tls::new(session)));
         }
-        written
+    }
+
+    /// Goes on with the handshake; whether it is complete. To be called again after each event.
+    ///
+    /// # Errors
+    /// The peer could not prove who it is, spoke no TLS, or closed.
+    pub fn handshake(&mut self, key: Key) -> io::Result<bool> {
+        self.work(key, |socket, scratch, now| socket.handshake(scratch, now))
+    }
+
+    /// Whether all that was written is with the kernel, and nothing waits inside TLS.
+    pub fn is_flushed(&self, key: Key) -> bool {
+        self.sockets
+            .get(key.index as usize)
+            .is_none_or(|socket| socket.serial != key.serial || socket.is_flushed())
     }
 
     /// Sends FIN.
     pub fn shutdown(&mut self, key: Key) {
-        if let Ok((
-            Socket {
-                kind: Kind::Stream(stream),
-                ..
-            },
-            net,
-        )) = self.lend(key)
-            && let Err(error) = net.shutdown(stream)
-        {
+        if let Err(error) = self.finish(key) {
             // The peer is gone; reading will say so.
             trace!("shutdown: {error}");
         }
+    }
+
+    /// Sends FIN, behind what waits inside TLS; whether it is sent.
+    fn finish(&mut self, key: Key) -> io::Result<bool> {
+        let now = self.now.instant;
+        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if socket.serial != key.serial || socket.life == Life::Closing {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let before = socket.held();
+        let finished = socket.finish(&mut self.net, now);
+        self.unread = self.unread + socket.held() - before;
+        finished
     }
 
     /// What a read would find, for who may not read now; at most one look at the network. A failure
@@ -433,8 +432,14 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         if socket.unread_len() > 0 {
             return Outlook::Data;
         }
-        if !socket.readable {
+        if !socket.is_readable() {
             return Outlook::Quiet;
+        }
+        if socket.tls.is_some() {
+            let tls = |socket: &mut Socket<N, O>, scratch: &mut [u8], now| {
+                Ok(socket.tls_outlook(scratch, now).unwrap_or(Outlook::Failed))
+            };
+            return self.work(key, tls).unwrap_or(Outlook::Failed);
         }
         let Kind::Stream(stream) = &mut socket.kind else {
             return Outlook::Failed;
@@ -450,16 +455,17 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
     }
 
-    /// Looks at the network itself, told or not: whether there is neither data nor an end. For a
-    /// connection that is about to be parked or taken.
-    pub fn is_quiet(&mut self, key: Key) -> bool {
+    /// As [`Reactor::outlook`], from a look at the network itself, whether it has told us of anything or
+    /// not. What is still to be sent counts as a failure: this is for a connection that is idle, or
+    /// should be.
+    pub fn look(&mut self, key: Key) -> Outlook {
         if let Some(socket) = self.socket(key) {
-            if socket.closed || socket.failed.is_some() {
-                return false;
+            if !socket.is_flushed() {
+                return Outlook::Failed;
             }
             socket.readable = true;
         }
-        self.outlook(key) == Outlook::Quiet
+        self.outlook(key)
     }
 
     /// Whether the socket has a pending error: its peer reset it, or it timed out.
@@ -476,13 +482,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             .is_some_and(|socket| socket.serial == key.serial && socket.is_readable())
     }
 
-    /// Whether bytes were given back that nobody has read yet.
-    pub fn has_unread(&self, key: Key) -> bool {
-        self.sockets
-            .get(key.index as usize)
-            .is_some_and(|socket| socket.serial == key.serial && socket.unread_len() > 0)
-    }
-
     /// Closes at the end of the turn: FIN after what the kernel holds, or RST where bytes were left
     /// unread.
     pub fn close(&mut self, key: Key) {
@@ -493,30 +492,35 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             if matches!(socket.life, Life::Lingering { .. }) {
                 self.lingering -= 1;
             }
-            socket.life = Life::Closing;
+            // As far as the socket takes it at once: a peer that is not told takes the end for a cut.
+            if socket.tls.is_some() {
+                let _ = self.finish(key);
+            }
+            self.sockets[key.index as usize].life = Life::Closing;
             self.closing.push(key);
         }
     }
 
     /// Closes at once, for its descriptor; the slot is vacated at the end of the turn all the same.
     pub fn close_now(&mut self, key: Key) {
-        if let Some(socket) = self.socket(key) {
+        self.close(key);
+        if let Some(socket) = self.sockets.get_mut(key.index as usize)
+            && socket.serial == key.serial
+        {
             socket.kind = Kind::Timer;
         }
-        self.close(key);
     }
 
     /// Closes with RST: the peer learns that this was no orderly end.
     pub fn abort(&mut self, key: Key) {
-        if let Ok((
-            Socket {
-                kind: Kind::Stream(stream),
-                ..
-            },
-            net,
-        )) = self.lend(key)
+        if let Ok((socket, net)) = self.lend(key)
+            && let Kind::Stream(stream) = &mut socket.kind
         {
             net.abort(stream);
+            // Nothing more is said, close_notify neither.
+            let before = socket.held();
+            socket.tls = None;
+            self.unread = self.unread + self.sockets[key.index as usize].held() - before;
         }
         self.close(key);
     }
@@ -555,32 +559,28 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let Life::Lingering { until } = socket.life else {
             return;
         };
-        let Kind::Stream(stream) = &mut socket.kind else {
+        if !matches!(socket.kind, Kind::Stream(_)) {
             return self.close(key);
-        };
+        }
         let until = match until {
             Some(until) => until,
             None => {
-                while let Some(rest) = socket.unread.as_ref().map(|unread| unread.rest()) {
-                    match stream.write(rest) {
-                        Ok(written @ 1..) => {
-                            socket.active = now;
-                            self.unread -= written;
-                            Unread::advance(&mut socket.unread, written);
-                        }
-                        // Meanwhile the peer must not be kept from writing, or it may never read.
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        Ok(_) | Err(_) => return self.close(key),
-                    }
+                let before = socket.held();
+                let written = socket.write_unread(now);
+                self.unread = self.unread + socket.held() - before;
+                match written {
+                    // Meanwhile the peer must not be kept from writing, or it may never read.
+                    Ok(false) => return self.discard(key, None),
+                    Ok(true) => {}
+                    Err(_) => return self.close(key),
                 }
-                if socket.unread.is_some() {
-                    return self.discard(key, None);
-                }
-                if self.net.shutdown(stream).is_err() {
-                    return self.close(key);
+                match self.finish(key) {
+                    Ok(true) => {}
+                    Ok(false) => return self.discard(key, None),
+                    Err(_) => return self.close(key),
                 }
                 let until = now + LINGER_MAX;
-                socket.life = Life::Lingering { until: Some(until) };
+                self.sockets[key.index as usize].life = Life::Lingering { until: Some(until) };
                 until
             }
         };
@@ -610,6 +610,23 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             }
         }
         self.again(key);
+    }
+
+    /// Does something with a socket that may change what waits in it.
+    fn work<T>(
+        &mut self,
+        key: Key,
+        work: impl FnOnce(&mut Socket<N, O>, &mut [u8], Instant) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let socket = self
+            .sockets
+            .get_mut(key.index as usize)
+            .filter(|socket| socket.serial == key.serial && socket.life == Life::Open)
+            .ok_or(io::ErrorKind::NotConnected)?;
+        let before = socket.held();
+        let done = work(socket, &mut self.scratch, self.now.instant);
+        self.unread = self.unread + socket.held() - before;
+        done
     }
 
     fn vacant(&self) -> Key {
@@ -650,7 +667,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 index: index as u32,
                 serial: socket.serial,
             };
-            unread += socket.unread_len();
+            unread += socket.held();
             if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
                 let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
                 // The wheel rounds up to whole ticks, and what is past fires at its present one.

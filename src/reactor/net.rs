@@ -68,6 +68,10 @@ pub trait Net {
     /// Marks a stream as a link: a short queue of unsent bytes (`TCP_NOTSENT_LOWAT`).
     fn prefer_latency(&mut self, stream: &mut Self::Stream);
 
+    /// Acknowledges what has come, instead of waiting for something to send along
+    /// (`TCP_QUICKACK`): the peer may be waiting for just that.
+    fn acknowledge(&mut self, stream: &mut Self::Stream);
+
     /// Sends FIN: nothing more will be written.
     ///
     /// # Errors

@@ -1,11 +1,16 @@
 //! What the reactor keeps of one socket, listener or timer.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     time::{Duration, Instant},
 };
 
-use super::{net::Net, wheel::TimerId};
+use super::{
+    Outlook,
+    net::Net,
+    tls::{Tls, Wire},
+    wheel::TimerId,
+};
 
 /// One entry of the reactor's slab. There may be a hundred thousand: no heap while idle.
 pub(super) struct Socket<N: Net, O> {
@@ -22,6 +27,8 @@ pub(super) struct Socket<N: Net, O> {
     pub failed: Option<io::ErrorKind>,
     /// Bytes that were given back; of a lingering socket, those to be written.
     pub unread: Option<Box<Unread>>,
+    /// Between the kernel and the owner, where there is TLS.
+    pub tls: Option<Box<Tls>>,
     pub readable: bool,
     pub writable: bool,
     /// The peer was seen to close, or the socket to fail.
@@ -100,6 +107,7 @@ impl<N: Net, O> Socket<N, O> {
             active: now,
             failed: None,
             unread: None,
+            tls: None,
             readable,
             writable: true,
             closed: false,
@@ -110,7 +118,88 @@ impl<N: Net, O> Socket<N, O> {
     }
 
     pub fn is_readable(&self) -> bool {
-        self.readable || self.unread.is_some()
+        self.readable
+            || self.unread.is_some()
+            || self.tls.as_ref().is_some_and(|tls| tls.has_news())
+    }
+
+    /// Reads from the network: plaintext, where there is TLS.
+    pub fn read(&mut self, into: &mut [u8], scratch: &mut [u8], now: Instant) -> io::Result<usize> {
+        self.with_tls(now, |tls, raw| match tls {
+            Some(tls) => tls.read(into, raw, scratch),
+            None => raw.read(into),
+        })
+    }
+
+    /// Writes what the network takes, or one record of it.
+    pub fn write(&mut self, bytes: &[u8], now: Instant) -> io::Result<usize> {
+        self.with_tls(now, |tls, raw| match tls {
+            Some(tls) => tls.write(bytes, raw),
+            None => raw.write(&[io::IoSlice::new(bytes)]),
+        })
+    }
+
+    /// Goes on with the handshake of TLS; whether it is complete.
+    pub fn handshake(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<bool> {
+        self.with_tls(now, |tls, raw| match tls {
+            Some(tls) => tls.handshake(raw, scratch),
+            None => Ok(true),
+        })
+    }
+
+    /// Sends what TLS holds back, as far as the network takes it, and the FIN that waits for that.
+    pub fn flush_tls(&mut self, net: &mut N, now: Instant) {
+        let finished = self.with_tls(now, |tls, raw| {
+            let tls = tls?;
+            let waited = !tls.is_flushed();
+            // An error is kept in the socket: whoever reads or writes next finds it.
+            let flushed = waited && tls.flush(raw).is_ok();
+            Some(flushed && tls.is_finished())
+        });
+        if finished == Some(true)
+            && let Kind::Stream(stream) = &mut self.kind
+        {
+            let _ = net.shutdown(stream);
+        }
+    }
+
+    /// Sends FIN, or what comes before it where there is TLS; whether it is sent.
+    pub fn finish(&mut self, net: &mut N, now: Instant) -> io::Result<bool> {
+        let finished = self.with_tls(now, |tls, raw| match tls {
+            Some(tls) => tls.finish(raw),
+            None => Ok(true),
+        })?;
+        if finished && let Kind::Stream(stream) = &mut self.kind {
+            net.shutdown(stream)?;
+        }
+        Ok(finished)
+    }
+
+    /// What TLS has for a reader, where there is any.
+    pub fn tls_outlook(&mut self, scratch: &mut [u8], now: Instant) -> Option<Outlook> {
+        self.with_tls(now, |tls, raw| tls.map(|tls| tls.outlook(raw, scratch)))
+    }
+
+    /// Whether all that was written is with the kernel.
+    pub fn is_flushed(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
+    }
+
+    /// Bytes that wait here, given back or inside TLS.
+    pub fn held(&self) -> usize {
+        self.unread_len() + self.tls.as_ref().map_or(0, |tls| tls.held())
+    }
+
+    /// Lends TLS, if there is any, the socket below it.
+    fn with_tls<T>(
+        &mut self,
+        now: Instant,
+        work: impl FnOnce(Option<&mut Tls>, &mut Raw<'_, N, O>) -> T,
+    ) -> T {
+        let mut tls = self.tls.take();
+        let done = work(tls.as_deref_mut(), &mut Raw { socket: self, now });
+        self.tls = tls;
+        done
     }
 
     /// When its owner is to be called.
@@ -153,7 +242,94 @@ impl<N: Net, O> Socket<N, O> {
         Some(taken)
     }
 
+    /// Writes what waits; whether all of it is written.
+    pub fn write_unread(&mut self, now: Instant) -> io::Result<bool> {
+        while let Some(unread) = self.unread.take() {
+            let written = self.write(unread.rest(), now);
+            self.unread = Some(unread);
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => Unread::advance(&mut self.unread, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     pub fn drop_unread(&mut self) {
         self.unread = None;
+    }
+}
+
+/// A socket below TLS, or without it: the kernel's bytes, and what its answers tell of readiness.
+struct Raw<'a, N: Net, O> {
+    socket: &'a mut Socket<N, O>,
+    now: Instant,
+}
+
+impl<N: Net, O> Wire for Raw<'_, N, O> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let socket = &mut *self.socket;
+        if !socket.readable {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match stream.read(into) {
+            Ok(0) => {
+                (socket.closed, socket.read_on) = (true, true);
+                match socket.failed {
+                    // A reset looks like an end once its error was taken.
+                    Some(kind) => Err(kind.into()),
+                    None => Ok(0),
+                }
+            }
+            Ok(read) => {
+                socket.active = self.now;
+                if read < into.len() && !socket.read_on {
+                    socket.readable = false;
+                }
+                Ok(read)
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    socket.readable = false;
+                } else {
+                    socket.failed = Some(error.kind());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let socket = &mut *self.socket;
+        if !socket.writable {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Kind::Stream(stream) = &mut socket.kind else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let written = match slices {
+            [bytes] => stream.write(bytes),
+            slices => stream.write_vectored(slices),
+        };
+        match &written {
+            Ok(written) => {
+                socket.active = self.now;
+                // The kernel took less than it was given: it is full and will say when it is not.
+                if *written < slices.iter().map(|bytes| bytes.len()).sum() {
+                    socket.writable = false;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+            // The peer has ended in order before it took no more: reading ends in order, too.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // The write has taken the pending error: to reading, a reset would look like an end.
+            Err(error) => socket.failed = Some(error.kind()),
+        }
+        written
     }
 }

@@ -144,6 +144,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             Life::Lingering { .. } => return self.part(key),
             Life::Open => {}
         }
+        if ready.writable && socket.tls.is_some() {
+            let before = socket.held();
+            socket.flush_tls(&mut self.net, self.now.instant);
+            self.unread = self.unread + socket.held() - before;
+        }
         if ready.error
             && !socket.connecting
             && let Kind::Stream(stream) = &mut socket.kind
@@ -194,7 +199,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             if let Some(timer) = socket.timer {
                 self.wheel.cancel(timer);
             }
-            self.unread -= socket.unread_len();
+            self.unread -= socket.held();
             self.closed += 1;
         }
         // A burst's memory goes back when it is over; looking for it costs one step per close.

@@ -3,18 +3,21 @@
 //! The request is parsed and written anew here, the response by the client; its bytes pass here as
 //! they are. Until the final response head has passed, an error can still be answered properly.
 
-use log::info;
+use std::net::IpAddr;
+
+use log::{debug, info};
 
 use super::{
     Owner, Server,
     fronts::{Front, State},
+    proxies::Proxy,
 };
 use crate::{
     clock::Now,
-    config::{Host, Kind, Target},
+    config::{Host, HostPolicy, Kind, Target},
     http::{
-        Body, Gather, Gathered, HeadLimits, Refused, Request, RequestTarget, Scheme, Version,
-        error_reply,
+        Body, BodyLimits, Edits, Forwarded, Gather, Gathered, HeadLimits, Refused, Request,
+        RequestTarget, Scheme, Version, end_of_forwarding, error_reply,
     },
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -53,8 +56,8 @@ impl Server {
         let gathered = gather.read(&mut self.scratch, limits.bytes, |into| io.read(key, into));
         let after = gather.held();
         if !self.shared.budget.hold_head(before, after) {
-            self.forget_head(front);
-            return self.answer_error(io, front, Reason::Overload.status(), "too many half heads");
+            let status = Reason::Overload.status();
+            return self.refuse_head(io, front, status, "too many half heads");
         }
         match gathered {
             Gathered::Head { bytes, head } => {
@@ -63,6 +66,9 @@ impl Server {
                 self.request(io, front, &head, now);
             }
             Gathered::Partial => {
+                if let Some(refused) = Request::overlong(gather.bytes(), &limits) {
+                    return self.refuse_head(io, front, refused.status, refused.reason);
+                }
                 if before == 0 && after > 0 {
                     let at = now.instant + self.config.timeouts.request_head;
                     io.set_deadline(key, Deadline::At(at));
@@ -74,7 +80,8 @@ impl Server {
                         status: 431,
                         reason: "request head too long",
                     });
-                self.answer_error(io, front, status, reason);
+                let head_only = Request::asks_by_head(&bytes);
+                self.refuse_request(io, front, status, reason, head_only);
             }
             Gathered::Ended | Gathered::Failed(_) => {
                 self.fronts.remove(front as usize);
@@ -87,25 +94,33 @@ impl Server {
     fn request<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, head: &[u8], now: Now) {
         let found = &mut self.fronts[front as usize];
         found.user = found.user.exchange(found.user.exchange + 1);
-        let (key, user, proxy) = (found.key, found.user, found.proxy);
+        let (key, user, proxy, address) = (found.key, found.user, found.proxy, found.address);
         let request = match Request::parse(head, &self.head_limits()) {
             Ok(request) => request,
             Err(Refused { status, reason }) => {
                 info!("{user}: refused, {status} {reason}");
-                return self.answer_error(io, front, status, reason);
+                let head_only = Request::asks_by_head(head);
+                return self.refuse_request(io, front, status, reason, head_only);
             }
         };
+        let is_head = request.is_head();
+        // RFC 9110 §7.6.2: it is addressed to whoever it has come to.
+        if request.max_forwards == Some(0) {
+            debug!("{user}: answered here, Max-Forwards is 0");
+            let mut answer = Vec::new();
+            end_of_forwarding(&mut answer, &request, now.unix);
+            return self.say_last(io, front, &answer);
+        }
         let route = match self.route(proxy, &request) {
             Ok(route) => route,
             Err(Refused { status, reason }) => {
                 info!("{user}: refused, {status} {reason}");
-                return self.answer_error(io, front, status, reason);
+                return self.refuse_request(io, front, status, reason, is_head);
             }
         };
         let Some(found) = self.proxies.find(proxy) else {
             return;
         };
-        let is_head = request.is_head();
         let asked = request.asked();
         let keep_alive = asked.keep_alive && !self.stage.is_ending();
         let facts = RequestFacts {
@@ -128,11 +143,13 @@ impl Server {
         let body = if route.connect {
             Body::raw()
         } else {
-            // HTTP/1.0 knows no Host; the origin may.
-            let absent = request.host.is_none() && request.target.authority().is_none();
-            let host = absent.then(|| route.target.to_string());
-            request.write_to(&mut written, host.as_deref());
-            request.body()
+            let host = host(found, &request, &route.target);
+            let edits = Edits {
+                host: host.as_deref(),
+                forwarded: forwarded(found, address),
+            };
+            request.write_to(&mut written, &edits);
+            request.body(self.body_limits())
         };
         let whole = body.is_ended();
         match self.open_stream(io, front, connect, written, body, now) {
@@ -160,7 +177,7 @@ impl Server {
                     (Reason::NoClient, Some(client)) => format!("client {client} is not connected"),
                     _ => reason.word().into(),
                 };
-                self.answer_error(io, front, reason.status(), &text);
+                self.refuse_request(io, front, reason.status(), &text, is_head);
             }
         }
     }
@@ -183,12 +200,13 @@ impl Server {
                     scheme, authority, ..
                 },
             ) => {
-                if *scheme != Scheme::Http {
-                    return refused(501, "https targets are reached by CONNECT");
-                }
+                let kind = match scheme {
+                    Scheme::Http => Kind::Http,
+                    Scheme::Https => Kind::Https,
+                };
                 Ok(Route {
                     target: target(authority.host, authority.port)?,
-                    protocol: Kind::Http.word(),
+                    protocol: kind.word(),
                     connect: false,
                 })
             }
@@ -197,13 +215,13 @@ impl Server {
                 "this is a forward proxy: absolute-form or CONNECT expected",
             ),
             (_, RequestTarget::Authority(_)) => refused(405, "CONNECT needs a forward proxy"),
-            (_, _) => {
+            (kind, _) => {
                 let Some(target) = &proxy.spec.target else {
                     return refused(503, "proxy without a target");
                 };
                 Ok(Route {
                     target: target.clone(),
-                    protocol: Kind::Http.word(),
+                    protocol: kind.word(),
                     connect: false,
                 })
             }
@@ -284,42 +302,110 @@ impl Server {
             return;
         };
         let head_only = matches!(found.state, State::Exchange { head: true, .. });
-        let key = found.key;
+        self.refuse_request(io, front, status, text, head_only);
+    }
+
+    /// As [`Server::answer_error`], for a head of which not all has come.
+    fn refuse_head<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        status: u16,
+        text: &str,
+    ) {
+        let head_only = match self.fronts.get(front as usize).map(|front| &front.state) {
+            Some(State::Head(gather)) => Request::asks_by_head(gather.bytes()),
+            _ => return,
+        };
+        self.forget_head(front);
+        self.refuse_request(io, front, status, text, head_only);
+    }
+
+    /// As [`Server::answer_error`], for a request that was read but is no exchange yet.
+    fn refuse_request<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        status: u16,
+        text: &str,
+        head_only: bool,
+    ) {
         let mut answer = Vec::new();
-        error_reply(&mut answer, status, text, true, head_only);
-        self.fronts.remove(front as usize);
-        io.farewell(key, &answer, self.config.timeouts.linger);
+        error_reply(&mut answer, status, text, true, head_only, io.now().unix);
+        self.say_last(io, front, &answer);
+    }
+
+    /// Answers for the last time on this connection.
+    fn say_last<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, answer: &[u8]) {
+        let key = self.fronts.remove(front as usize).key;
+        io.farewell(key, answer, self.config.timeouts.linger);
     }
 
     /// No request came in time.
     pub(super) fn head_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        if self.forget_head(front) {
-            return self.answer_error(io, front, 408, "request head too slow");
+        match self.fronts.get(front as usize).map(|front| &front.state) {
+            Some(State::Head(gather)) if gather.held() > 0 => {
+                self.refuse_head(io, front, 408, "request head too slow");
+            }
+            _ => io.close(self.fronts.remove(front as usize).key),
         }
-        let key = self.fronts.remove(front as usize).key;
-        io.close(key);
     }
 
-    /// Drops a partial head; whether there was one.
-    pub(super) fn forget_head(&mut self, front: u32) -> bool {
+    /// Drops a partial head, if there is one.
+    pub(super) fn forget_head(&mut self, front: u32) {
         let Some(Front {
             state: State::Head(gather),
             ..
         }) = self.fronts.get_mut(front as usize)
         else {
-            return false;
+            return;
         };
         let held = std::mem::take(gather).held();
         self.shared.budget.drop_head(held);
-        held > 0
     }
 
     fn head_limits(&self) -> HeadLimits {
         HeadLimits {
             bytes: self.config.limits.head,
             fields: self.config.limits.fields,
+            line: self.config.limits.request_line,
         }
     }
+
+    fn body_limits(&self) -> BodyLimits {
+        BodyLimits {
+            chunk_extension: self.config.limits.chunk_extension,
+            trailers: self.config.limits.trailers,
+            ahead: self.config.limits.pipelined,
+        }
+    }
+}
+
+/// The `Host` that the origin gets, where it is not what the user asked for.
+fn host(proxy: &Proxy, request: &Request<'_>, target: &Target) -> Option<String> {
+    let kind = proxy.spec.kind;
+    match proxy.options.host_policy(kind) {
+        HostPolicy::User if request.asked_host().is_some() => None,
+        // HTTP/1.0 knows no Host; the origin may.
+        HostPolicy::User | HostPolicy::Target => {
+            let scheme = match kind {
+                Kind::Https => Scheme::Https,
+                _ => Scheme::Http,
+            };
+            Some(target.host_field(scheme.default_port()))
+        }
+        name @ HostPolicy::Name(..) => Some(name.to_string()),
+    }
+}
+
+/// What the origin is told of the user: by a gateway. A forward proxy is the user's own, and tells on
+/// nobody.
+fn forwarded(proxy: &Proxy, user: IpAddr) -> Option<Forwarded> {
+    (proxy.spec.kind != Kind::Forward).then_some(Forwarded {
+        user,
+        proto: Scheme::Http,
+        trusted: proxy.options.trust_forwarded,
+    })
 }
 
 fn target(host: &str, port: u16) -> Result<Target, Refused> {

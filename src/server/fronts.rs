@@ -3,7 +3,7 @@
 //! A raw front is one stream from its first byte to its last. An HTTP front (see `exchange`) carries
 //! one exchange at a time, and becomes raw after CONNECT or an upgrade.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use log::{debug, info, trace};
 
@@ -28,6 +28,8 @@ pub(super) struct Front {
     /// The link that carries its stream, while it has one.
     pub link: u32,
     pub user: UserId,
+    /// Whence the user comes; a v4-mapped address unwrapped.
+    pub address: IpAddr,
     pub state: State,
 }
 
@@ -83,6 +85,7 @@ impl Server {
             proxy,
             link: u32::MAX,
             user,
+            address: peer.ip().to_canonical(),
             state: State::Head(Gather::default()),
         }) as u32;
         io.set_owner(key, Owner::Front(front));

@@ -286,7 +286,7 @@ impl Server {
         let Some(key) = self.link_over(io, link, reason, Reason::LinkLost) else {
             return;
         };
-        let answer = upgrade::refuse(status, reason);
+        let answer = upgrade::refuse(status, reason, io.now().unix);
         io.farewell(key, answer.as_bytes(), self.config.timeouts.linger);
     }
 

@@ -63,7 +63,8 @@ pub struct Server {
     proxies: Proxies,
     fronts: Slab<Front>,
     users: Unique,
-    /// Where heads are read into.
+    /// Where heads are read into; what one read brings behind a head is all that is held of what
+    /// follows it.
     scratch: Box<[u8]>,
     /// Links with something to send, each once.
     scheduled: VecDeque<u32>,
@@ -124,7 +125,7 @@ impl Server {
             proxies: Proxies::default(),
             fronts: Slab::new(),
             users: Unique::default(),
-            scratch: vec![0; SCRATCH].into(),
+            scratch: vec![0; config.limits.pipelined].into(),
             scheduled: VecDeque::new(),
             listener,
             address,
@@ -370,9 +371,6 @@ const ACCEPTS_PER_TURN_MAX: usize = 64;
 
 /// How often a want of descriptors is said: a server can live at its limit for hours.
 const STARVED_EVERY: Duration = Duration::from_secs(60);
-
-/// One read of a request head: nearly all fit, and the surplus that it may bring is one quantum.
-const SCRATCH: usize = 16 * 1024;
 
 /// A slab that a burst has filled is given back when it is empty again, if it was larger than this.
 const TRIM_MIN: usize = 1024;

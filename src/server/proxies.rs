@@ -16,7 +16,7 @@ use slab::Slab;
 use super::{Owner, Server};
 use crate::{
     clock::Now,
-    config::{ClientId, Kind, ProxyEntry, Spec},
+    config::{ClientId, Exposed, HttpOptions, Invalid, Kind, ProxyEntry, Spec},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -37,6 +37,7 @@ pub(super) struct Proxy {
     pub id: ProxyId,
     pub client: ClientId,
     pub spec: Spec,
+    pub options: HttpOptions,
     pub address: SocketAddr,
     /// The link that serves it now.
     pub link: Option<u32>,
@@ -72,9 +73,13 @@ impl Proxies {
         now: Now,
     ) -> Result<(), (SocketAddr, io::Error)> {
         let address = entry.spec.address(bind);
+        let wish = Exposed {
+            spec: entry.spec.clone(),
+            options: entry.options.clone(),
+        };
         self.open(
             &entry.client,
-            &entry.spec,
+            wish,
             address,
             Origin::Configured,
             None,
@@ -89,13 +94,14 @@ impl Proxies {
     fn open<N: Net>(
         &mut self,
         client: &ClientId,
-        spec: &Spec,
+        wish: Exposed,
         address: SocketAddr,
         origin: Origin,
         link: Option<u32>,
         io: &mut Reactor<N, Owner>,
         now: Now,
     ) -> io::Result<u32> {
+        let Exposed { spec, options } = wish;
         let slot = self.slab.vacant_entry();
         let proxy = slot.key() as u32;
         let (listener, address) = io.listen(address, Owner::Proxy(proxy))?;
@@ -108,11 +114,11 @@ impl Proxies {
             Some(target) => info!("proxy {id}: {} on {address} to {target}", spec.kind),
             None => info!("proxy {id}: {} on {address}", spec.kind),
         }
-        let (client, spec) = (client.clone(), spec.clone());
         slot.insert(Proxy {
             id,
-            client,
+            client: client.clone(),
             spec,
+            options,
             address,
             link,
             listener,
@@ -177,7 +183,7 @@ impl Server {
         now: Now,
     ) -> ProxyOpened {
         let request = open.request;
-        match self.try_open_exposed(io, link, client, &open.spec, now) {
+        match self.try_open_exposed(io, link, client, &open, now) {
             Ok(proxy) => {
                 let proxy = &self.proxies.slab[proxy as usize];
                 ProxyOpened {
@@ -206,22 +212,23 @@ impl Server {
         io: &mut Reactor<N, Owner>,
         link: u32,
         client: &ClientId,
-        spec: &str,
+        open: &ProxyOpen,
         now: Now,
     ) -> Result<u32, String> {
         if self.stage.is_ending() {
             return Err("the server is stopping".into());
         }
-        let spec: Spec = spec.parse().map_err(|error| format!("{error}"))?;
+        let wish = wish(open).map_err(|error| error.to_string())?;
+        let Exposed { spec, options } = &wish;
         let address = self
             .config
             .grant(client)
-            .listener(&spec)
+            .listener(spec)
             .map_err(|refused| format!("{spec}: {refused}"))?;
         let same = self.proxies.slab.iter_mut().find(|(_, proxy)| {
             if spec.port == 0 {
                 // Any port was asked for: the same wish finds the port that it got before.
-                proxy.client == *client && proxy.spec == spec
+                proxy.client == *client && proxy.spec == *spec && proxy.options == *options
             } else {
                 proxy.address == address
             }
@@ -241,7 +248,7 @@ impl Server {
             if let Some(timer) = away.take() {
                 io.close(timer);
             }
-            proxy.spec = spec;
+            (proxy.spec, proxy.options) = (wish.spec, wish.options);
             proxy.link = Some(link);
             return Ok(index as u32);
         }
@@ -258,9 +265,10 @@ impl Server {
             ));
         }
         let origin = Origin::Exposed(None);
+        let text = spec.to_string();
         self.proxies
-            .open(client, &spec, address, origin, Some(link), io, now)
-            .map_err(|error| format!("{spec}: cannot listen on {address}: {error}"))
+            .open(client, wish, address, origin, Some(link), io, now)
+            .map_err(|error| format!("{text}: cannot listen on {address}: {error}"))
     }
 
     /// An exposed proxy's client stayed away: its port is free again.
@@ -280,7 +288,20 @@ impl Server {
 impl Proxy {
     /// Whether its users speak HTTP to the server.
     pub fn is_http(&self) -> bool {
-        matches!(self.spec.kind, Kind::Http | Kind::Forward)
+        matches!(self.spec.kind, Kind::Http | Kind::Https | Kind::Forward)
+    }
+}
+
+/// What a client asks for, held to the rules that hold for a file.
+fn wish(open: &ProxyOpen) -> Result<Exposed, Invalid> {
+    let spec: Spec = open.spec.parse()?;
+    let options = HttpOptions {
+        host: open.host.as_deref().map(str::parse).transpose()?,
+        trust_forwarded: open.trust_forwarded,
+    };
+    match options.misplaced(spec.kind) {
+        Some((_, reason)) => Err(reason),
+        None => Ok(Exposed { spec, options }),
     }
 }
 
@@ -293,3 +314,37 @@ const REFUSAL_MAX: usize = 512;
 
 /// Listeners cost descriptors, which are for users; no known client needs a quarter of this.
 const EXPOSED_PER_CLIENT_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_asks_for_is_held_to_the_rules_of_a_file() {
+        let open = |spec: &str, host: Option<&str>, trust_forwarded| ProxyOpen {
+            request: 0,
+            spec: spec.into(),
+            host: host.map(Into::into),
+            trust_forwarded,
+        };
+        let granted = wish(&open("https:0:a:443", Some("USER"), true)).expect("good options");
+        assert_eq!(granted.options.host, Some("user".parse().unwrap()));
+        assert!(granted.options.trust_forwarded);
+        for (open, expected) in [
+            (open("http:0:a", None, false), "is not http:"),
+            (open("http:0:a:80", Some(""), false), "is empty"),
+            (open("http:0:a:80", Some("a\r\nX: y"), false), "HOST"),
+            (
+                open("tcp:0:a:80", Some("target"), false),
+                "host is for the kinds http and https, not for tcp",
+            ),
+            (
+                open("forward:0", None, true),
+                "trust_forwarded is for the kinds http and https, not for forward",
+            ),
+        ] {
+            let reason = wish(&open).expect_err(&open.spec).to_string();
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+}

@@ -42,6 +42,12 @@ pub struct ProxyOpen {
     pub request: u32,
     /// What to open, as on the command line.
     pub spec: String,
+    /// What the origin is to get as `Host`, as in a configuration; absent for the kind's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The users are proxies whose word of their own users is passed on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trust_forwarded: bool,
 }
 
 /// The server's answer to [`ProxyOpen`].
@@ -71,9 +77,9 @@ pub struct ProxyConnect {
     pub remote_host: String,
     /// The port to dial.
     pub remote_port: u16,
-    /// What the client must do: `http`, or a raw word.
+    /// What the client must do: `http`, `https`, or a raw word.
     pub protocol: String,
-    /// What the client must know of the request to frame the response; `http` only.
+    /// What the client must know of the request to frame the response; `http` and `https` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestFacts>,
 }
@@ -169,6 +175,10 @@ reasons! {
     Unresolvable = "name_not_found", 502;
     /// The dial took too long.
     DialTimeout = "dial_timeout", 504;
+    /// The target did not speak TLS as it should, or could not prove who it is.
+    TlsFailed = "tls_failed", 502;
+    /// The target has as many exchanges as it may have, and too many wait, or for too long.
+    TargetBusy = "target_busy", 503;
     /// The client's version does not know this kind of target.
     Unsupported = "protocol_not_supported", 501;
     /// Too many dials or look-ups are in progress.
@@ -256,6 +266,27 @@ mod tests {
              \"remote_host\":\"127.0.0.1\",\"remote_port\":2222,\"protocol\":\"tcp\"}"
         );
         assert!(encode(&connect, &mut room[..length - 1]).is_err());
+    }
+
+    #[test]
+    fn options_of_a_proxy_are_absent_unless_said() {
+        let open = |host: Option<&str>, trust_forwarded| ProxyOpen {
+            request: 1,
+            spec: "http:0:a:80".into(),
+            host: host.map(Into::into),
+            trust_forwarded,
+        };
+        for (open, json) in [
+            (open(None, false), r#"{"request":1,"spec":"http:0:a:80"}"#),
+            (
+                open(Some("target"), true),
+                r#"{"request":1,"spec":"http:0:a:80","host":"target","trust_forwarded":true}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&open).unwrap(), json);
+            let again: ProxyOpen = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::to_string(&again).unwrap(), json);
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod link;
 pub mod mux;
 pub mod proof;
 pub mod relay;
+mod replay;
 mod tail;
 pub mod upgrade;
 pub mod window;

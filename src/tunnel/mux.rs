@@ -47,7 +47,7 @@ use crate::{
         control::{Disconnect, Goaway, How, ProxyConnect, Reason},
         frame::{Flags, Kind, StreamId},
         relay::{End, Relay, WindowLimits},
-        window::{Budget, EARLY_MAX, Footprint, Window},
+        window::{Budget, EARLY_MAX, Footprint, Pressure, Window},
     },
 };
 
@@ -230,13 +230,55 @@ impl Mux {
     ) -> Option<Happened> {
         let stream = self.stream(handle)?;
         stream.key = Some(key);
-        stream.marks.connected = true;
+        // After a rewind the peer has been told already.
+        stream.marks.connected |= !std::mem::replace(&mut stream.connected, true);
         if stream.raw {
             stream.relay.open(Body::raw(), Flags::FIN);
         }
         self.mark(handle);
         self.schedule(handle);
         self.writable(handle, sockets, budget, now)
+    }
+
+    /// Keeps what the peer says on a stream that is about to be [connected](Mux::connected), because the
+    /// socket may prove dead: [`Mux::rewind`] says it all again. Not while memory is short, nor beyond
+    /// 64 KiB; of a request that is not `repeatable`, only until its first byte is written.
+    pub fn keep_replay(&mut self, handle: Handle, repeatable: bool, budget: &mut Budget) {
+        if budget.pressure() == Pressure::Calm {
+            self.change(handle, budget, |relay| relay.keep_replay(repeatable));
+        }
+    }
+
+    /// The socket lives: what was kept is not needed any more.
+    pub fn drop_replay(&mut self, handle: Handle, budget: &mut Budget) {
+        self.change(handle, budget, Relay::drop_replay);
+    }
+
+    /// The stream's socket was dead: it waits to be connected anew, and everything that the peer has
+    /// said with it. `false`, and nothing is changed, when not all of that was kept.
+    #[must_use]
+    pub fn rewind(&mut self, handle: Handle, budget: &mut Budget, now: Now) -> bool {
+        let rewound = self.change(handle, budget, |relay| relay.rewind(now.instant));
+        let rewound = rewound.unwrap_or(false);
+        if rewound && let Some(stream) = self.stream(handle) {
+            stream.key = None;
+        }
+        rewound
+    }
+
+    /// Changes what a relay holds.
+    fn change<T>(
+        &mut self,
+        handle: Handle,
+        budget: &mut Budget,
+        change: impl FnOnce(&mut Relay) -> T,
+    ) -> Option<T> {
+        let initial = self.window.initial;
+        let stream = self.stream(handle)?;
+        let before = stream.relay.footprint(initial);
+        let changed = change(&mut stream.relay);
+        self.settle(handle.index, before, budget);
+        Some(changed)
     }
 
     /// Sends bytes of the stream that its role made, before anything that is read: a response head.

@@ -22,6 +22,7 @@ use crate::{
     tunnel::{
         Outlook, SocketSource, Sockets, Standing,
         frame::Flags,
+        replay::Replay,
         tail::Tail,
         window::{Credit, Footprint, Pressure, Window},
     },
@@ -36,6 +37,8 @@ pub(super) struct Relay {
     window: Window,
     pending: Option<Box<Pending>>,
     tail: Option<Box<Tail>>,
+    /// What the far side has said, while it may have to be written to another socket.
+    replay: Option<Box<Replay>>,
     /// Payload bytes put in frames.
     pub sent: u64,
     /// Payload bytes that reached the socket.
@@ -115,6 +118,7 @@ impl Relay {
             window,
             pending: None,
             tail: None,
+            replay: None,
             sent: 0,
             delivered: 0,
         }
@@ -127,13 +131,17 @@ impl Relay {
             .as_ref()
             .map_or(0, |pending| pending.bytes.len());
         Footprint {
-            held: self.tail_len() + pending,
+            held: self.tail_len() + pending + self.replay_len(),
             promised: self.window.size().saturating_sub(initial) as usize,
         }
     }
 
     pub fn tail_len(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.len())
+    }
+
+    fn replay_len(&self) -> usize {
+        self.replay.as_ref().map_or(0, |replay| replay.bytes.len())
     }
 
     /// When a byte last left the tail, if there is one.
@@ -319,6 +327,11 @@ impl Relay {
                         final_in: None,
                         end: Some(end),
                     }));
+                    if length == 0 {
+                        // The socket has been read to the message's end, so nothing else would ask
+                        // for what is pending now.
+                        return self.fill(room, Some(key), sockets, now);
+                    }
                 }
                 return self.frame(length, flags);
             }
@@ -358,6 +371,10 @@ impl Relay {
         limits: WindowLimits,
         now: Instant,
     ) -> Result<(), io::Error> {
+        self.replay = match self.replay.take() {
+            Some(replay) => replay.push(bytes),
+            None => None,
+        };
         if self.inbound != Inbound::Open || bytes.is_empty() {
             return Ok(());
         }
@@ -368,7 +385,7 @@ impl Relay {
                 Err(error) => return Err(self.break_inbound(error)),
             }
         }
-        self.delivered += written as u64;
+        self.written(written);
         if written == bytes.len() {
             self.window.passed(written, limits.max);
         } else {
@@ -396,18 +413,69 @@ impl Relay {
         match write_all(sockets, key, tail.as_slice()) {
             Ok(written) => {
                 tail.advance(written, now);
-                self.delivered += written as u64;
                 if tail.is_empty() {
                     self.tail = None;
                 }
+                self.written(written);
                 Ok(())
             }
             Err(error) => Err(self.break_inbound(error)),
         }
     }
 
+    /// Bytes have reached the socket.
+    fn written(&mut self, bytes: usize) {
+        self.delivered += bytes as u64;
+        if bytes > 0
+            && self
+                .replay
+                .as_ref()
+                .is_some_and(|replay| !replay.repeatable)
+        {
+            self.replay = None;
+        }
+    }
+
+    /// Keeps what the far side says, from its first byte on, until [`Relay::drop_replay`]: the socket
+    /// that it is going to be written to may be dead. To be called before anything is.
+    pub fn keep_replay(&mut self, repeatable: bool) {
+        let waiting = self.tail.as_ref().map_or(&[][..], |tail| tail.as_slice());
+        let end = match self.inbound {
+            Inbound::Draining(end) => Some(end),
+            Inbound::Open | Inbound::Finished | Inbound::Broken => None,
+        };
+        let replay = Box::new(Replay {
+            bytes: Vec::new(),
+            end,
+            repeatable,
+        });
+        self.replay = replay.push(waiting);
+    }
+
+    /// What was kept is not needed any more.
+    pub fn drop_replay(&mut self) {
+        self.replay = None;
+    }
+
+    /// The socket was dead: everything waits for another, as at first. `false` when not everything
+    /// was kept.
+    pub fn rewind(&mut self, now: Instant) -> bool {
+        let Some(replay) = self.replay.take() else {
+            return false;
+        };
+        let mut tail = Tail::new(now);
+        tail.push(&replay.bytes);
+        self.tail = (!tail.is_empty()).then(|| Box::new(tail));
+        self.inbound = replay.end.map_or(Inbound::Open, Inbound::Draining);
+        self.delivered = 0;
+        true
+    }
+
     /// The far side has said all.
     pub fn end(&mut self, end: End) {
+        if let Some(replay) = &mut self.replay {
+            replay.end = Some(end);
+        }
         if self.inbound == Inbound::Open {
             self.inbound = Inbound::Draining(end);
         }
@@ -450,6 +518,7 @@ impl Relay {
         self.window.refused(window_initial);
         self.inbound = Inbound::Broken;
         self.tail = None;
+        self.replay = None;
     }
 
     /// Panics where the invariants do not hold.

@@ -3,12 +3,12 @@
 //! Pure text in, text out. The listener that takes it may also be asked by people and balancers, so
 //! what is not an upgrade gets an answer that says what this is.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use crate::{
-    http::{Asked, HeadLimits, Kind, Request, RequestTarget, Response, Version, phrase},
+    http::{Asked, Date, HeadLimits, Kind, Request, RequestTarget, Response, Version, phrase},
     tunnel::proof::{Nonce, from_hex, to_hex},
 };
 
@@ -19,6 +19,7 @@ pub const SUBPROTOCOL: &str = "siding.1";
 pub const HEAD_LIMITS: HeadLimits = HeadLimits {
     bytes: 4 * 1024,
     fields: 64,
+    line: 4 * 1024,
 };
 
 const NONCE_FIELD: &str = "Siding-Nonce";
@@ -176,8 +177,8 @@ impl Upgrade {
     }
 }
 
-/// The answer that refuses a request, for people and for clients.
-pub fn refuse(status: u16, reason: &str) -> String {
+/// The answer that refuses a request, for people and for clients, `unix` after the Unix epoch.
+pub fn refuse(status: u16, reason: &str, unix: Duration) -> String {
     let body = format!("{reason}\n");
     let upgrade = if status == 426 {
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -186,11 +187,13 @@ pub fn refuse(status: u16, reason: &str) -> String {
     };
     format!(
         "HTTP/1.1 {status} {}\r\n\
+         Date: {}\r\n\
          Connection: close\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\
          Content-Length: {}\r\n\
          {upgrade}{REASON_FIELD}: {reason}\r\n\r\n{body}",
         phrase(status),
+        Date::at(unix),
         body.len()
     )
 }
@@ -246,7 +249,8 @@ mod tests {
                 "{bad}"
             );
         }
-        let refused = refuse(400, "malformed Siding-Nonce").replace("malformed Siding-Nonce\n", "");
+        let refused = refuse(400, "malformed Siding-Nonce", Duration::ZERO)
+            .replace("malformed Siding-Nonce\n", "");
         assert_eq!(
             asking.answered(refused.as_bytes()),
             Err(NotUpgraded::Refused(400, "malformed Siding-Nonce".into()))

@@ -210,11 +210,12 @@ impl Budget {
         self.footprint.account(before, after);
     }
 
-    /// Whether a window may grow by `bytes`. All growth together stays within a quarter of the budget,
-    /// so that readers who stop all at once cannot exceed it by what they were granted when all was
-    /// well.
+    /// Whether a window may grow by `bytes`. All growth, together with what is held already, stays
+    /// within a quarter of the budget, so that neither readers who stop all at once can exceed it by
+    /// what they were granted when all was well, nor readers who stop one after the other, each with
+    /// the growth that the one before has just turned into a tail.
     pub fn may_promise(&self, bytes: u32) -> bool {
-        self.footprint.promised + bytes as usize <= self.limit / 4
+        self.held() + self.footprint.promised + bytes as usize <= self.limit / 4
     }
 
     /// An unfinished head has changed its length. `false`: together they are more than an eighth of
@@ -362,7 +363,11 @@ mod tests {
         let promised = |promised| Footprint { held: 0, promised };
         budget.account(promised(0), promised(1 << 20));
         assert!(!budget.may_promise(1));
-        budget.account(promised(1 << 20), promised(0));
+        // The reader stops: what was promised is held now, and is not there to be promised again.
+        let held = |held| Footprint { held, promised: 0 };
+        budget.account(promised(1 << 20), held(1 << 20));
+        assert!(!budget.may_promise(1));
+        budget.account(held(1 << 20), promised(0));
         assert!(budget.may_promise(1 << 20));
         assert!(budget.hold_head(0, 512 << 10));
         assert!(!budget.hold_head(0, 1));

@@ -3,16 +3,19 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
 };
 
-use super::{Origin, connect, reset};
+use rustls::ServerConfig;
+
+use super::{Origin, Wire, connect, reset};
 
 /// An origin that speaks HTTP. A connection's requests are served one after the other.
 pub struct HttpOrigin {
     origin: Origin,
     requests: Arc<Mutex<Vec<usize>>>,
+    garbled: Arc<Mutex<Vec<String>>>,
 }
 
 /// What an origin does with the connection after an exchange.
@@ -46,7 +49,7 @@ pub struct Exchange<'a> {
     pub connection: usize,
     /// Which request of that connection this is, from 1.
     pub number: usize,
-    reader: &'a mut BufReader<TcpStream>,
+    reader: &'a mut BufReader<Wire>,
 }
 
 /// A message body, and how its end was told.
@@ -96,18 +99,54 @@ impl HttpOrigin {
     pub fn start(
         answer: impl Fn(&mut Exchange<'_>) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
+        Self::on(super::origin::listener(), answer)
+    }
+
+    /// As [`HttpOrigin::start`], on a listener that is there already.
+    pub fn on(
+        listener: TcpListener,
+        answer: impl Fn(&mut Exchange<'_>) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(listener, None, answer)
+    }
+
+    /// As [`HttpOrigin::start`], over TLS.
+    pub fn start_tls(
+        config: Arc<ServerConfig>,
+        answer: impl Fn(&mut Exchange<'_>) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(super::origin::listener(), Some(config), answer)
+    }
+
+    fn launch(
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&mut Exchange<'_>) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let counts = Arc::clone(&requests);
-        let origin = Origin::start(move |stream| {
+        let garbled = Arc::new(Mutex::new(Vec::new()));
+        let of_origin = Arc::clone(&garbled);
+        let origin = Origin::on(listener, move |stream| {
             let index = {
                 let mut counts = counts.lock().expect("no holder panics");
                 counts.push(0);
                 counts.len() - 1
             };
             // The user of the test judges what came of a connection that failed.
-            serve(stream, index, &counts, &answer).ok();
+            let wire = Wire::accept(stream, tls.as_ref());
+            if let Err(error) = serve(wire, index, &counts, &answer)
+                && error.kind() == io::ErrorKind::InvalidData
+            {
+                let mut garbled = of_origin.lock().expect("no holder panics");
+                garbled.push(error.to_string());
+            }
         });
-        Self { origin, requests }
+        Self {
+            origin,
+            requests,
+            garbled,
+        }
     }
 
     /// Answers every request by 200 and a text that names it: see [`Exchange::greet`].
@@ -126,6 +165,11 @@ impl HttpOrigin {
     /// Requests by connection, in the order in which connections were accepted.
     pub fn requests(&self) -> Vec<usize> {
         self.requests.lock().expect("no holder panics").clone()
+    }
+
+    /// What reached it that is no HTTP as siding writes it.
+    pub fn garbled(&self) -> Vec<String> {
+        self.garbled.lock().expect("no holder panics").clone()
     }
 
     /// Connections accepted so far.
@@ -180,7 +224,7 @@ impl Exchange<'_> {
     }
 
     /// The connection itself, with what was read ahead.
-    pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
+    pub fn stream(&mut self) -> &mut BufReader<Wire> {
         self.reader
     }
 }
@@ -292,6 +336,16 @@ impl HttpUser {
     pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
         &mut self.reader
     }
+
+    /// The connection itself, without.
+    pub fn into_stream(self) -> TcpStream {
+        self.reader.into_inner()
+    }
+
+    /// Leaves by RST, so that no socket stays behind in TIME-WAIT: for tests with thousands of users.
+    pub fn leave(self) {
+        reset(self.reader.into_inner());
+    }
 }
 
 /// What tells the end of a body.
@@ -303,7 +357,7 @@ enum Framing {
 }
 
 fn serve(
-    stream: TcpStream,
+    stream: Wire,
     index: usize,
     counts: &Mutex<Vec<usize>>,
     answer: &impl Fn(&mut Exchange<'_>) -> io::Result<Then>,
@@ -324,9 +378,12 @@ fn serve(
         };
         match answer(&mut exchange)? {
             Then::Keep => {}
-            Then::Close => break,
+            Then::Close => {
+                reader.get_mut().close();
+                break;
+            }
             Then::Reset => {
-                reset(reader.into_inner());
+                reset(reader.get_ref().tcp());
                 break;
             }
         }

@@ -1,13 +1,14 @@
 //! What only the kernel can tell: sockets by address, queues, descriptor limits.
 
 use std::{
+    collections::HashSet,
     fs,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     process::{self, Command},
     sync::atomic::{AtomicU16, Ordering},
 };
 
-use super::eventually;
+use super::{eventually, sock_diag};
 
 /// States of /proc/net/tcp in which a socket belongs to a process no more.
 const TIME_WAIT: &str = "06";
@@ -45,16 +46,39 @@ pub fn wait_until_closed_by(target: SocketAddr) {
 
 /// Waits until the far end of `stream`, a process on this machine, has read all that was written.
 pub fn wait_until_read(stream: &TcpStream) {
+    wait_until_all_read([stream]);
+}
+
+/// As [`wait_until_read`], for many at a time.
+pub fn wait_until_all_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
+    // Who has closed already has no addresses any more.
+    let ends = |stream: &TcpStream| Some((stream.peer_addr().ok()?, stream.local_addr().ok()?));
+    let mut waiting: HashSet<_> = streams.into_iter().filter_map(ends).collect();
+    eventually("the far ends read what was sent", || {
+        let mut table = None;
+        waiting.retain(|&(far, near)| match sock_diag::unread(far, near) {
+            Some(unread) => unread > 0,
+            None => table
+                .get_or_insert_with(entries)
+                .iter()
+                .any(|entry| (entry.local, entry.remote) == (far, near) && entry.unread > 0),
+        });
+        waiting.is_empty().then_some(())
+    });
+}
+
+/// Bytes that the far end of `stream`, a process on this machine, has received and not read.
+pub fn unread_by_far_end(stream: &TcpStream) -> u64 {
     let near = stream.local_addr().expect("the stream is connected");
     let far = stream.peer_addr().expect("the stream is connected");
-    eventually("the far end reads what was sent", || {
-        let entries = entries();
-        let between = |entry: &&Entry, from: SocketAddr, to: SocketAddr| {
-            entry.local == from && entry.remote == to
-        };
-        let arrived = entries.iter().find(|entry| between(entry, far, near));
-        arrived.is_none_or(|entry| entry.unread == 0).then_some(())
-    });
+    match sock_diag::unread(far, near) {
+        Some(unread) => unread.into(),
+        None => entries()
+            .iter()
+            .filter(|entry| (entry.local, entry.remote) == (far, near))
+            .map(|entry| entry.unread)
+            .sum(),
+    }
 }
 
 /// A port of 127.0.0.1 for a program that cannot be told to take any free one.

@@ -13,15 +13,19 @@
 
 mod http;
 mod kernel;
+mod nginx;
 mod origin;
 mod pattern;
 mod process;
 mod programs;
 mod scratch;
+mod sock_diag;
+mod tls;
 mod tunnel;
 pub mod websocket;
 
 use std::{
+    borrow::Borrow,
     env,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -33,13 +37,16 @@ use std::{
 pub use self::{
     http::{Body, Ended, Exchange, HttpOrigin, HttpUser, Reply, Request, Then},
     kernel::{
-        connections_to, free_port, raise_descriptor_limit, wait_until_closed_by, wait_until_read,
+        connections_to, free_port, raise_descriptor_limit, unread_by_far_end, wait_until_all_read,
+        wait_until_closed_by, wait_until_read,
     },
+    nginx::Nginx,
     origin::{Origin, converse, digest_reply},
     pattern::{Pattern, Random, expect_pattern, send_pattern},
     process::{Finished, Log, Process, run},
-    programs::{Nginx, Sshd, curl},
+    programs::{Sshd, curl, obey_no_proxy, wget},
     scratch::Scratch,
+    tls::{Authority, Wire},
     tunnel::{CLIENT, Siding, Tunnel},
     websocket::{Refusal, WebSocketPeer, text_of_http_answer},
 };
@@ -101,9 +108,9 @@ pub fn with_deadlines(stream: &TcpStream) {
         .expect("a TCP stream has the option");
 }
 
-/// Closes a stream by RST.
-pub fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream)
+/// Closes a stream by RST, when it is dropped.
+pub fn reset(stream: impl Borrow<TcpStream>) {
+    socket2::SockRef::from(stream.borrow())
         .set_linger(Some(Duration::ZERO))
         .expect("a TCP stream has the option");
 }

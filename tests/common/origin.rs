@@ -35,8 +35,7 @@ struct Shared {
 impl Origin {
     /// Serves every connection by `serve`, on a thread of its own; it ends when `serve` returns.
     pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-        Self::on(listener, serve)
+        Self::on(listener(), serve)
     }
 
     /// As [`Origin::start`], on a listener that is there already.
@@ -108,6 +107,11 @@ impl Drop for Origin {
             accepting.join().ok();
         }
     }
+}
+
+/// A listener on any port of 127.0.0.1.
+pub(super) fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("loopback has free ports")
 }
 
 /// One session with an [`Origin::digest`]: `up` bytes of `seed` and an end, then the whole answer.

@@ -100,6 +100,8 @@ pub struct Ledger {
     pub connections: usize,
     /// Requests that reached it.
     pub seen: BTreeSet<u64>,
+    /// Those that it has seen a second time.
+    pub again: BTreeSet<u64>,
     /// Exchanges that ended with an error of the proxy's, because the origin had closed.
     pub lost: usize,
     /// Exchanges that were cut short as planned.
@@ -156,6 +158,11 @@ impl Exchange {
             self.answer,
             Answer::Length | Answer::Chunked | Answer::Empty | Answer::Early
         )
+    }
+
+    /// Whether the client may ask twice: the answer may be lost whole, and asking is repeatable.
+    pub fn may_be_asked_again(&self) -> bool {
+        self.answer == Answer::Breaks && self.method != Method::Post
     }
 
     /// Whether the origin says that it closes.

@@ -35,7 +35,7 @@ use std::{
 
 use siding::{
     client::{Client, Counters},
-    config::{Allow, ClientConfig, ProxyEntry, ServerConfig, Spec, Token},
+    config::{Allow, ClientConfig, Exposed, HttpOptions, ProxyEntry, ServerConfig, Spec, Token},
     reactor::Reactor,
     server::Server,
 };
@@ -171,7 +171,8 @@ struct Asked {
 
 impl Asked {
     fn check(&self, ledger: &http::Ledger, counters: Counters) {
-        let (dialled, reused) = (counters.dialled as usize, counters.reused as usize);
+        let [dialled, reused, retried] =
+            [counters.dialled, counters.reused, counters.retried].map(|count| count as usize);
         let http::Ledger {
             connections,
             lost,
@@ -182,7 +183,7 @@ impl Asked {
         let (seen, asked) = (ledger.seen.len(), self.exchanges);
         let story = format!(
             "{self:?}; {lost} lost, {broken} broken, {abandoned} abandoned, {seen} seen; \
-             {connections} connections, {dialled} dialled, {reused} reused"
+             {connections} connections, {dialled} dialled, {reused} reused, {retried} retried"
         );
         if !self.mood.rough {
             assert_eq!(lost + broken + abandoned, 0, "all is well: {story}");
@@ -190,7 +191,7 @@ impl Asked {
         // What is lost or abandoned may have reached the origin, or not.
         let arrived = asked - lost - abandoned..=asked;
         assert!(arrived.contains(&seen), "each is asked once: {story}");
-        let carried = asked - abandoned..=asked;
+        let carried = asked + retried - abandoned..=asked + retried;
         let exchanges = dialled + reused;
         assert!(
             carried.contains(&exchanges),
@@ -199,7 +200,7 @@ impl Asked {
         let accepted = dialled..=dialled + abandoned;
         assert!(accepted.contains(&connections), "none is unknown: {story}");
         // At most one for each user at a time; beyond that only what cannot be parked or taken.
-        let needed = self.users + self.unpooled + lost + abandoned;
+        let needed = self.users + self.unpooled + lost + abandoned + retried;
         assert!(dialled <= needed, "the pool is used: {story}");
     }
 }
@@ -452,12 +453,13 @@ fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     };
     client.limits.undelivered = undelivered;
     if exposed {
-        client.expose = specs.to_vec();
-        client.allow = Allow::new(Vec::new(), &client.expose);
+        client.allow = Allow::new(Vec::new(), &specs);
+        client.expose = specs.map(Exposed::from).into();
     } else {
         let entry = |spec| ProxyEntry {
             client: id.clone(),
             spec,
+            options: HttpOptions::default(),
         };
         server.proxies = specs.map(entry).into();
         let rule = "origin.test:*".parse().expect("a rule");

@@ -103,6 +103,10 @@ impl Net for SimNet {
         self.world.borrow_mut().prefer_latency(stream.end);
     }
 
+    fn acknowledge(&mut self, _stream: &mut SimStream) {
+        // No sender of this network waits for it.
+    }
+
     fn shutdown(&mut self, stream: &mut SimStream) -> io::Result<()> {
         self.world.borrow_mut().shutdown(stream.end)
     }

@@ -150,8 +150,11 @@ impl Connection {
                 body.check(exchange.id, exchange.request, &exchange);
             }
             self.asked = None;
-            let once = ledger.seen.insert(exchange.id);
-            assert!(once, "asked twice: {exchange:?}");
+            let first = ledger.seen.insert(exchange.id);
+            // A reset may have destroyed all of the answer; then, and of a request that may be
+            // repeated, and on a connection that had served before, there is one second try.
+            let again = !first && exchange.may_be_asked_again() && ledger.again.insert(exchange.id);
+            assert!(first || again, "asked twice: {exchange:?}");
             self.after = match exchange.answer {
                 Answer::Hasty => After::Deaf,
                 Answer::Breaks => After::Reset,

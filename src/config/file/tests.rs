@@ -58,10 +58,7 @@ fn unknown_fields_are_named_at_every_level() {
             "{ \"listen\": 1 }",
             "line 1: listen: unknown field `listen`",
         ),
-        (
-            "{ \"target_ca\": 1 }",
-            "line 1: target_ca: unknown field `target_ca`",
-        ),
+        ("{ \"ca\": 1 }", "line 1: ca: unknown field `ca`"),
         (
             "{\n\n\"pool\": { \"size\": \"safe\" } }",
             "line 3: pool.size: unknown field `size`",
@@ -92,7 +89,7 @@ fn unknown_fields_are_answered_with_what_is_known_in_this_version() {
         server.contains("`listen`, `bind`, `token_file`, `proxies`, `clients`"),
         "{server}"
     );
-    for absent in ["admin", "cert", "key", "ca", "target_ca", "mode"] {
+    for absent in ["admin", "cert", "key", "ca", "mode"] {
         assert!(!server.contains(&format!("`{absent}`")), "{server}");
         assert!(!client.contains(&format!("`{absent}`")), "{client}");
     }
@@ -134,8 +131,20 @@ fn refused_values_are_named_by_line_and_path() {
             "line 3: proxies[1]: \"forward:1\" is not CLIENT=SPEC",
         ),
         (
-            "{ \"proxies\": [ \"a=https:1:a:2\" ] }",
-            "line 1: proxies[0]: kind https is not available in this version",
+            "{ \"proxies\": [ \"a=https:1\" ] }",
+            "line 1: proxies[0]: \"https:1\" is not https:",
+        ),
+        (
+            "{ \"proxies\": [ { \"client\": \"a\", \"spec\": \"http:1:a:2\",\n\"host\": \"a b\" } ] }",
+            "line 2: proxies[0].host: HOST \"a b\" is not a name",
+        ),
+        (
+            "{ \"proxies\": [ { \"client\": \"a\", \"spec\": \"http:1:a:2\",\n\"host\": true } ] }",
+            "line 2: proxies[0].host: invalid type: boolean `true`, expected a string: \"user\"",
+        ),
+        (
+            "{ \"proxies\": [ { \"client\": \"a\", \"spec\": \"http:1:a:2\",\n\"trust_forwarded\": \"yes\" } ] }",
+            "line 2: proxies[0].trust_forwarded: invalid type: string \"yes\", expected a boolean",
         ),
         (
             "{ \"proxies\": [\n{\n\"client\": \"a\"\n}\n] }",

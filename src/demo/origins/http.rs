@@ -6,7 +6,10 @@
 //!
 //! The page is how the demo shows that connections are reused: the origin alone knows.
 
-use std::io::{self, ErrorKind::WouldBlock};
+use std::{
+    io::{self, ErrorKind::WouldBlock},
+    time::Duration,
+};
 
 use super::{Next, Owner, SCRATCH, STEPS_PER_TURN_MAX};
 use crate::{
@@ -106,10 +109,11 @@ impl Visit {
                 Gathered::Partial => return Moved::Until(Next::Wait),
                 Gathered::TooLong(bytes) => {
                     let refused = Request::overlong(&bytes, &limits);
-                    self.stage = Stage::Answer(Answer::refused(refused.unwrap_or(Refused {
+                    let refused = refused.unwrap_or(Refused {
                         status: 431,
                         reason: "request head too long",
-                    })));
+                    });
+                    self.stage = Stage::Answer(Answer::refused(refused, io.now().unix));
                     return Moved::On;
                 }
                 Gathered::Ended => return Moved::Until(Next::Close),
@@ -120,7 +124,7 @@ impl Visit {
         self.stage = match Request::parse(&bytes[..head], &limits) {
             Ok(request) => {
                 let body = Body::new(request.framing, Coding::Plain);
-                let answer = self.answer(&request);
+                let answer = self.answer(&request, io.now().unix);
                 if request.expects_continue && !body.is_ended() {
                     // There is room for a line, or nobody reads.
                     if !matches!(io.write(key, CONTINUE), Ok(n) if n == CONTINUE.len()) {
@@ -133,16 +137,16 @@ impl Visit {
                     _ => Stage::Body(body, answer),
                 }
             }
-            Err(refused) => Stage::Answer(Answer::refused(refused)),
+            Err(refused) => Stage::Answer(Answer::refused(refused, io.now().unix)),
         };
         Moved::On
     }
 
-    fn answer(&self, request: &Request<'_>) -> Answer {
+    fn answer(&self, request: &Request<'_>, unix: Duration) -> Answer {
         let is_head = request.is_head();
         // What HTTP/1.0 calls keep-alive takes a field that nothing here needs.
         let keep = request.keep_alive && request.version == Version::Http11;
-        let error = |status, reason| Answer::error(status, reason, keep, is_head);
+        let error = |status, reason| Answer::error(status, reason, keep, is_head, unix);
         let (RequestTarget::Origin(path)
         | RequestTarget::Absolute {
             path_and_query: path,
@@ -195,7 +199,7 @@ impl Visit {
                     status: 400,
                     reason,
                 };
-                self.stage = Stage::Answer(Answer::refused(refused));
+                self.stage = Stage::Answer(Answer::refused(refused, io.now().unix));
             }
             Err(BodyError::Truncated | BodyError::Io(_)) => return Moved::Until(Next::Abort),
         }
@@ -252,15 +256,15 @@ impl Answer {
         Answer::of(head.into_bytes(), keep)
     }
 
-    fn error(status: u16, reason: &str, keep: bool, head_only: bool) -> Answer {
+    fn error(status: u16, reason: &str, keep: bool, head_only: bool, unix: Duration) -> Answer {
         let mut text = Vec::new();
-        error_reply(&mut text, status, reason, !keep, head_only);
+        error_reply(&mut text, status, reason, !keep, head_only, unix);
         Answer::of(text, keep)
     }
 
     /// For a request after which nothing can be understood.
-    fn refused(Refused { status, reason }: Refused) -> Answer {
-        Answer::error(status, reason, false, false)
+    fn refused(Refused { status, reason }: Refused, unix: Duration) -> Answer {
+        Answer::error(status, reason, false, false, unix)
     }
 
     fn of(text: Vec<u8>, keep: bool) -> Answer {

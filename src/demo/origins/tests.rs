@@ -365,6 +365,10 @@ impl Net for Ahead {
         self.net.prefer_latency(stream);
     }
 
+    fn acknowledge(&mut self, stream: &mut Self::Stream) {
+        self.net.acknowledge(stream);
+    }
+
     fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
         self.net.shutdown(stream)
     }

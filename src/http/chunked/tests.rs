@@ -4,7 +4,15 @@ use super::*;
 
 /// Feeds `input` in pieces of `step` bytes; returns the payload and how many bytes were consumed.
 fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, usize, Chunks), &'static str> {
-    let mut chunks = Chunks::new();
+    decode_within(BodyLimits::default(), input, step)
+}
+
+fn decode_within(
+    limits: BodyLimits,
+    input: &[u8],
+    step: usize,
+) -> Result<(Vec<u8>, usize, Chunks), &'static str> {
+    let mut chunks = Chunks::new(limits);
     let mut payload = Vec::new();
     let mut consumed = 0;
     for piece in input.chunks(step) {
@@ -117,7 +125,7 @@ fn every_departure_from_the_grammar_is_refused_for_every_cut() {
 
 #[test]
 fn the_largest_size_is_below_2_to_the_63rd() {
-    let mut chunks = Chunks::new();
+    let mut chunks = Chunks::new(BodyLimits::default());
     let mut bytes = *b"7fffffffffffffff\r\nx";
     let decoded = chunks.decode(&mut bytes).expect("a legal size");
     assert_eq!((decoded.payload, decoded.ended), (1, false));
@@ -125,21 +133,130 @@ fn the_largest_size_is_below_2_to_the_63rd() {
 
 #[test]
 fn extensions_are_bounded_for_each_chunk() {
-    let longest = with_extension(CHUNK_EXTENSION_MAX);
-    assert!(decode(&longest, longest.len()).is_ok());
-    let longer = with_extension(CHUNK_EXTENSION_MAX + 1);
-    for step in [1, 7, longer.len()] {
-        let error = decode(&longer, step).map(|_| ()).expect_err("too long");
-        assert!(error.contains("too long"), "{error}");
+    for most in [2, 100, 1024, 16 * 1024] {
+        let limits = BodyLimits {
+            chunk_extension: most,
+            ..BodyLimits::default()
+        };
+        let longest = with_extension(most);
+        assert!(decode_within(limits, &longest, longest.len()).is_ok());
+        let longer = with_extension(most + 1);
+        for step in [1, 7, longer.len()] {
+            let error = decode_within(limits, &longer, step).map(|_| ());
+            assert_eq!(error, Err("chunk extensions that are too long"));
+        }
     }
+    let none = BodyLimits {
+        chunk_extension: 0,
+        ..BodyLimits::default()
+    };
+    assert!(decode_within(none, b"1\r\na\r\n0\r\n\r\n", 1).is_ok());
+    assert!(decode_within(none, b"1;\r\na\r\n0\r\n\r\n", 1).is_err());
+}
+
+/// `count` chunks of `size` bytes with `extension` bytes of extensions each.
+fn chunks_with_extensions(count: usize, size: usize, extension: usize) -> Vec<u8> {
+    let extension = match extension {
+        0 => String::new(),
+        _ => format!(";{}", "x".repeat(extension - 1)),
+    };
+    let chunk = format!("{size:x}{extension}\r\n{}\r\n", "d".repeat(size));
+    format!("{}0\r\n\r\n", chunk.repeat(count)).into_bytes()
+}
+
+#[test]
+fn extensions_are_bounded_by_the_data_that_they_come_with() {
+    let out_of_proportion = Err("chunk extensions out of proportion to the data");
+    let outcome = |count, size, extension| {
+        let input = chunks_with_extensions(count, size, extension);
+        let whole = decode(&input, input.len()).map(|_| ());
+        for step in [1, 13, 1000] {
+            assert_eq!(decode(&input, step).map(|_| ()), whole);
+        }
+        whole
+    };
+    // A byte at a time, or no more than a chunk and its data pay for: for ever.
+    assert_eq!(outcome(20_000, 1, 0), Ok(()));
+    assert_eq!(outcome(20_000, 1, 18), Ok(()));
+    assert_eq!(outcome(200, 504, 1024), Ok(()));
+    // The signatures of an object store.
+    assert_eq!(outcome(10, 64 * 1024, 90), Ok(()));
+    // One byte more each: until the allowance is used up.
+    assert_eq!(outcome(16 * 1024, 1, 19), Ok(()));
+    assert_eq!(outcome(16 * 1024 + 1, 1, 19), out_of_proportion);
+    // The longest that each chunk may have, with a byte of data each.
+    assert_eq!(outcome(16, 1, 1024), Ok(()));
+    assert_eq!(outcome(17, 1, 1024), out_of_proportion);
+    // What was paid too much is no credit for what comes later.
+    let input = [
+        &chunks_with_extensions(1, 100_000, 0)[..],
+        &chunks_with_extensions(17, 1, 1024),
+    ]
+    .concat();
+    let end = input
+        .windows(5)
+        .position(|window| window == b"0\r\n\r\n")
+        .expect("the end of the first message");
+    let input = [&input[..end], &input[end + 5..]].concat();
+    assert_eq!(decode(&input, input.len()).map(|_| ()), out_of_proportion);
+}
+
+#[test]
+fn a_read_reaches_no_further_into_the_next_message_than_it_may() {
+    let input = b"5;x=y\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nA: b\r\n\r\n";
+    for ahead in [1, 2, 5, 100] {
+        let limits = BodyLimits {
+            ahead,
+            ..BodyLimits::default()
+        };
+        let with_surplus = [&input[..], &[b'n'; 200]].concat();
+        let mut chunks = Chunks::new(limits);
+        let mut at = 0;
+        loop {
+            let reach = chunks.reach(with_surplus.len() - at);
+            assert!(reach > 0, "no progress");
+            let mut bytes = with_surplus[at..at + reach].to_vec();
+            let decoded = chunks.decode(&mut bytes).expect("good chunks");
+            at += decoded.consumed;
+            if decoded.ended {
+                assert_eq!(at, input.len());
+                assert!(reach - decoded.consumed <= ahead);
+                break;
+            }
+        }
+    }
+    let mut chunks = Chunks::new(BodyLimits::default());
+    assert_eq!(
+        chunks.reach(1 << 20),
+        16 << 10,
+        "where nothing is known yet"
+    );
+    let _ = chunks.decode(&mut b"fffff\r\n".to_vec()).expect("a size");
+    assert_eq!(
+        chunks.reach(1 << 20),
+        1 << 20,
+        "in the middle of a large chunk"
+    );
 }
 
 #[test]
 fn trailers_are_bounded_in_bytes_and_in_number() {
     let section = |bytes: usize| format!("0\r\nA: {}\r\n\r\n", "x".repeat(bytes - 5)).into_bytes();
-    let (.., mut chunks) = decode(&section(TRAILER_BYTES_MAX), 100).expect("at the limit");
-    assert!(chunks.finish().expect("good trailers").is_some());
-    assert!(decode(&section(TRAILER_BYTES_MAX + 1), 100).is_err());
+    for most in [10, 8 * 1024, 100 * 1024] {
+        let limits = BodyLimits {
+            trailers: most,
+            ..BodyLimits::default()
+        };
+        let (.., mut chunks) = decode_within(limits, &section(most), 100).expect("at the limit");
+        assert!(chunks.finish().expect("good trailers").is_some());
+        assert!(decode_within(limits, &section(most + 1), 100).is_err());
+    }
+    let none = BodyLimits {
+        trailers: 0,
+        ..BodyLimits::default()
+    };
+    assert!(decode_within(none, b"0\r\n\r\n", 1).is_ok());
+    assert!(decode_within(none, b"0\r\nA:\r\n\r\n", 1).is_err());
 
     let fields = |count: usize| format!("0\r\n{}\r\n", "A: b\r\n".repeat(count)).into_bytes();
     let (.., mut chunks) = decode(&fields(TRAILER_FIELDS_MAX), 100).expect("good chunks");

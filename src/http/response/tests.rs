@@ -6,7 +6,11 @@ use crate::http::head_end;
 const LIMITS: HeadLimits = HeadLimits {
     bytes: 16 * 1024,
     fields: 100,
+    line: 8 * 1024,
 };
+
+/// The example of RFC 9110 §5.6.7.
+const UNIX: Duration = Duration::from_secs(784_111_777);
 
 /// An HTTP/1.1 user who sent GET and keeps its connection.
 const GET: Asked = Asked {
@@ -47,7 +51,7 @@ fn good<'a>(head: &'a str, asked: &Asked) -> Response<'a> {
 fn written(head: &str, asked: &Asked) -> String {
     let response = good(head, asked);
     let mut out = Vec::new();
-    response.write_to(&mut out, response.keep());
+    response.write_to(&mut out, response.keep(), UNIX);
     String::from_utf8(out).expect("the tests use ASCII")
 }
 
@@ -187,110 +191,128 @@ fn heads_are_written_again_for_their_user() {
             "HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 05\r\nConnection: keep-alive\r\n\
              Keep-Alive: timeout=5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nServer: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\
+             Via: 1.1 siding\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Content-Length: 5\r\n\r\n",
         ),
         (
             "a length for a user that closes",
             CLOSING,
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 5\r\n\
+             Connection: close\r\n\r\n",
         ),
         (
             "a length for HTTP/1.0",
             OLD,
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 5\r\n\
+             Connection: keep-alive\r\n\r\n",
         ),
         (
             "equal lengths",
             GET,
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 5\r\n\r\n",
         ),
         (
             "an origin that closes does not close the user",
             GET,
             "HTTP/1.0 200 Fine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 Fine\r\nVia: 1.0 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
         ),
         (
             "chunks and trailers",
             GET,
             "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
         (
             "chunks for HTTP/1.0",
             OLD,
             "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\n\r\n",
         ),
         (
             "until close",
             GET,
             "HTTP/1.0 200 OK\r\nServer: old\r\nConnection: close\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nServer: old\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nServer: old\r\nVia: 1.0 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
         (
             "until close for HTTP/1.0",
             OLD,
             "HTTP/1.0 200 OK\r\nServer: old\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nServer: old\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nServer: old\r\nVia: 1.0 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\n\r\n",
         ),
         (
             "205 is framed as any other",
             GET,
             "HTTP/1.1 205 Reset Content\r\n\r\n",
-            "HTTP/1.1 205 Reset Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 205 Reset Content\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
         (
             "HEAD keeps the length as information",
             HEAD,
             "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 5000\r\n\r\n",
         ),
         (
             "HEAD without a length, or with chunks",
             HEAD,
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
         ),
         (
             "304 keeps the length as information",
             GET,
             "HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 9\r\n\r\n",
-            "HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nETag: x\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 9\r\n\r\n",
         ),
         (
             "304 without a length",
             OLD,
             "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 304 Not Modified\r\nConnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: keep-alive\r\n\r\n",
         ),
         (
             "204 has no length (RFC 9110 §8.6)",
             GET,
             "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
         ),
         (
             "204 has no coding (RFC 9112 §6.1)",
             HEAD,
             "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
         ),
         (
             "an interim response says nothing about the connection",
             CLOSING,
             "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nContent-Length: 5\r\n\
              Connection: close\r\n\r\n",
-            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nVia: 1.1 siding\r\n\r\n",
         ),
         (
             "100",
             GET,
             "HTTP/1.1 100 Continue\r\n\r\n",
-            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\nVia: 1.1 siding\r\n\r\n",
         ),
         (
             "an upgrade",
@@ -298,14 +320,15 @@ fn heads_are_written_again_for_their_user() {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: x\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+             Via: 1.1 siding\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         ),
         (
             "a refused upgrade",
             UPGRADE,
             "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Content-Length: 0\r\n\r\n",
-            "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 426 Upgrade Required\r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
         ),
         (
             "hop-by-hop fields, listed and known",
@@ -314,29 +337,53 @@ fn heads_are_written_again_for_their_user() {
              Set-Cookie: c\r\nContent-Type: t\r\nDate: d\r\nProxy-Connection: close\r\n\
              Upgrade: h2c\r\nContent-Length: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nSet-Cookie: c\r\nContent-Type: t\r\nDate: d\r\n\
-             Content-Length: 1\r\n\r\n",
+             Via: 1.1 siding\r\nContent-Length: 1\r\n\r\n",
         ),
         (
             "no phrase",
             GET,
             "HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 404 \r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
         ),
         (
             "no phrase and no blank",
             GET,
             "HTTP/1.1 599\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 599 \r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
         ),
         (
             "a phrase that is not ASCII",
             GET,
             "HTTP/1.1 404 Inexistant\u{e9}\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 404 \r\nVia: 1.1 siding\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
         ),
     ] {
         assert_eq!(written(head, &asked), expected, "{what}");
     }
+}
+
+#[test]
+fn a_final_response_without_a_date_gets_one() {
+    let dated = |head: &str, asked: &Asked| {
+        written(head, asked)
+            .lines()
+            .filter_map(|line| line.strip_prefix("Date: "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let ours = ["Sun, 06 Nov 1994 08:49:37 GMT"];
+    for status in [200, 204, 304, 404, 500] {
+        let head = format!("HTTP/1.1 {status} X\r\n\r\n");
+        assert_eq!(dated(&head, &GET), ours, "{status}");
+    }
+    let theirs = "HTTP/1.1 200 X\r\ndate: yesterday\r\n\r\n";
+    assert!(dated(theirs, &GET).is_empty(), "theirs passes as it is");
+    assert!(written(theirs, &GET).contains("\r\ndate: yesterday\r\n"));
+    assert!(dated("HTTP/1.1 103 X\r\n\r\n", &GET).is_empty());
+    assert!(dated("HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n", &UPGRADE).is_empty());
 }
 
 #[test]
@@ -583,7 +630,7 @@ proptest! {
         }
         if let Ok(response) = Response::parse(&head, &asked, &LIMITS) {
             let mut out = Vec::new();
-            response.write_to(&mut out, response.keep());
+            response.write_to(&mut out, response.keep(), UNIX);
             prop_assert_eq!(head_end(&out, 0), Some(out.len()));
             let again = Response::parse(&out, &asked, &LIMITS).expect("our own head");
             let seen = match (response.framing, response.coding) {

@@ -248,7 +248,7 @@ impl Mux {
         let rest = self.peer_window.saturating_sub(EARLY_MAX);
         let stream = &mut self.streams[handle.index as usize];
         let id = stream.id;
-        if std::mem::replace(&mut stream.peer_connected, true) {
+        if std::mem::replace(&mut stream.connected, true) {
             return Err(Violation::Unexpected(Kind::ProxyConnected, id));
         }
         stream

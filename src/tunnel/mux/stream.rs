@@ -25,8 +25,8 @@ pub(super) struct Stream {
     pub life: Life,
     pub queued: Queued,
     pub marks: Marks,
-    /// The peer has said proxy_connected.
-    pub peer_connected: bool,
+    /// proxy_connected was said (client) or received (server).
+    pub connected: bool,
     /// Ends by FIN, not by the end of a message.
     pub raw: bool,
     /// The final response head has passed.
@@ -74,7 +74,7 @@ impl Stream {
             marks: Marks::default(),
             raw,
             answered: false,
-            peer_connected: false,
+            connected: false,
             relay,
             connect: None,
             opened: now,

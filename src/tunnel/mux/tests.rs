@@ -1,6 +1,8 @@
 //! Two muxes, joined by messages, with sockets in memory.
 
 mod hostile;
+mod replay;
+mod trailers;
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,0 +1,84 @@
+//! Whom TLS trusts: the sessions towards `https` targets.
+//!
+//! It owns the roots and the tickets of earlier sessions, and knows no socket. Certificates are always
+//! verified, against the system's roots and those of `--target-ca`; nothing here can turn that off.
+//! The roots are loaded when the first session is asked for: a client without `https` targets needs
+//! neither the file nor the memory.
+
+use std::sync::Arc;
+
+use log::{debug, warn};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore,
+    client::Resumption,
+    crypto::ring,
+    pki_types::{DnsName, ServerName},
+};
+
+use crate::config::{Host, Roots};
+
+/// Trusted roots, and what is remembered of earlier sessions.
+pub(super) struct Trust {
+    added: Option<Roots>,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// The system's roots, and these.
+    pub fn new(added: Option<Roots>) -> Trust {
+        Trust {
+            added,
+            config: None,
+        }
+    }
+
+    /// A session with a target, which has to show a certificate for the name that it was asked for by.
+    ///
+    /// # Errors
+    /// There are no roots, or no certificate can be for that name.
+    pub fn session(&mut self, host: &Host) -> Result<Connection, String> {
+        let name = match host {
+            Host::Address(address) => ServerName::IpAddress((*address).into()),
+            Host::Name(name) => DnsName::try_from(name.to_string())
+                .map_err(|error| format!("no certificate can be for this name: {error}"))?
+                .into(),
+        };
+        let config = match &self.config {
+            Some(config) => config.clone(),
+            None => self.config.insert(Arc::new(self.load()?)).clone(),
+        };
+        ClientConnection::new(config, name)
+            .map(Connection::Client)
+            .map_err(|error| error.to_string())
+    }
+
+    fn load(&self) -> Result<ClientConfig, String> {
+        let mut roots = RootCertStore::empty();
+        let system = rustls_native_certs::load_native_certs();
+        for error in &system.errors {
+            warn!("system's trusted roots: {error}");
+        }
+        let (found, unusable) = roots.add_parsable_certificates(system.certs);
+        debug!("{found} trusted roots of the system, {unusable} unusable");
+        let added = self.added.iter().flat_map(Roots::certificates);
+        for certificate in added.cloned() {
+            // Checked when the configuration was read.
+            roots.add(certificate).map_err(|error| error.to_string())?;
+        }
+        if roots.is_empty() {
+            return Err("TLS trusts nobody: the system has no roots; give --target-ca".into());
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::in_memory_sessions(RESUMED_MAX);
+        Ok(config)
+    }
+}
+
+/// Targets whose tickets are remembered: a few hundred bytes each, and a `forward` listener's users may
+/// name any number.
+const RESUMED_MAX: usize = 256;
