@@ -1,0 +1,167 @@
+//! Headless Chromium as a user: a page with many images, over several connections at a time, and a
+//! WebSocket; through `http` listeners, and through `forward` as its proxy.
+
+use std::process::Command;
+
+use crate::{
+    SESSION,
+    common::{Nginx, PATIENCE, Scratch, Tunnel, obey_no_proxy, require, run},
+    node::Node,
+};
+
+/// Images of the page: each of its own width, by which it is told from the others.
+const IMAGES: usize = 50;
+
+/// The page of the WebSocket: what it does is said there.
+const CONVERSATION: &str = include_str!("websocket.html");
+
+/// Opens a page in a browser of its own, and returns what the page has written into `#result` when
+/// all of it is loaded; `None` where chromium is not installed.
+fn result_of(url: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(require("chromium")?);
+    let profile = Scratch::new();
+    command.arg(format!("--user-data-dir={}", profile.directory().display()));
+    // Its sandbox wants privileges that containers do not have; the rest keeps it from talking to
+    // anybody but us.
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+    ]);
+    command.args([
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-sync",
+    ]);
+    command.args([
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]);
+    command.args(["--disable-default-apps", "--disable-extensions"]);
+    command.args(arguments).args(["--dump-dom", url]);
+    obey_no_proxy(&mut command);
+    let ended = run(&mut command, Vec::new(), SESSION).succeeded();
+    let page = ended.text();
+    let result = page
+        .split_once("<p id=\"result\">")
+        .and_then(|(_, rest)| rest.split_once("</p>"));
+    let Some((result, _)) = result else {
+        panic!("no result in {page:?}\n{}", ended.stderr);
+    };
+    Some(result.to_owned())
+}
+
+/// An nginx with the page, and what the page's result must be.
+fn gallery() -> Option<(Nginx, String)> {
+    let nginx = Nginx::start()?;
+    let mut page = "<!DOCTYPE html><p id=\"result\">nothing yet</p>\n".to_owned();
+    for number in 1..=IMAGES {
+        // From a hundred bytes to a hundred thousand.
+        let padding = "x".repeat(number * number * 40);
+        let image = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{number}\" height=\"1\">\
+             <!-- {padding} --></svg>"
+        );
+        nginx.publish(&format!("{number}.svg"), image);
+        page += &format!("<img src=\"{number}.svg\" alt=\"\">\n");
+    }
+    page += "<script>\n\
+             onload = () => document.getElementById('result').textContent =\n\
+               [...document.images].map((image) => image.naturalWidth).join(' ');\n\
+             </script>\n";
+    nginx.publish("gallery.html", page);
+    let widths: Vec<String> = (1..=IMAGES).map(|width| width.to_string()).collect();
+    Some((nginx, widths.join(" ")))
+}
+
+#[test]
+fn a_page_with_fifty_images_is_loaded_whole() {
+    let Some((nginx, widths)) = gallery() else {
+        return;
+    };
+    let tunnel = Tunnel::to("http", nginx.plain());
+    let url = format!("http://{}/gallery.html", tunnel.address());
+    let Some(result) = result_of(&url, &[]) else {
+        return;
+    };
+    assert_eq!(result, widths);
+    // Each was asked for once (and a favicon perhaps), over as many connections as a browser has.
+    for number in 1..=IMAGES {
+        assert_eq!(nginx.served(&format!("/{number}.svg"), 1).len(), 1);
+    }
+    let connections = nginx.requests_by_connection(IMAGES + 1);
+    assert!(connections.len() <= 6, "{connections:?}");
+}
+
+#[test]
+fn a_page_with_fifty_images_is_loaded_whole_from_a_tls_origin() {
+    let Some((nginx, widths)) = gallery() else {
+        return;
+    };
+    let tunnel = Tunnel::builder()
+        .to("https", nginx.tls())
+        .client_argument("--target-ca")
+        .client_argument(nginx.authority().display().to_string())
+        .start();
+    let url = format!("http://{}/gallery.html", tunnel.address());
+    let Some(result) = result_of(&url, &[]) else {
+        return;
+    };
+    assert_eq!(result, widths);
+    let connections = nginx.requests_by_connection(IMAGES + 1);
+    assert!(connections.len() <= 6, "{connections:?}");
+}
+
+#[test]
+fn a_browser_with_siding_as_its_proxy_loads_http_and_https_pages() {
+    let Some((nginx, widths)) = gallery() else {
+        return;
+    };
+    let tunnel = Tunnel::builder()
+        .proxy("forward:0")
+        .allow(nginx.plain().to_string())
+        .allow(nginx.tls().to_string())
+        .start();
+    let proxy = format!("--proxy-server=http://{}", tunnel.address());
+    // Of itself it asks no proxy for loopback; and our authority is not among those it knows.
+    let arguments = [
+        &*proxy,
+        "--proxy-bypass-list=<-loopback>",
+        "--ignore-certificate-errors",
+    ];
+    for origin in [
+        format!("http://{}", nginx.plain()),
+        format!("https://{}", nginx.tls()),
+    ] {
+        let Some(result) = result_of(&format!("{origin}/gallery.html"), &arguments) else {
+            return;
+        };
+        assert_eq!(result, widths, "{origin}");
+    }
+    assert!(tunnel.server.log().count("stream user-") > 2);
+}
+
+#[test]
+fn a_browsers_websocket_carries_text_and_bytes_and_closes_in_order() {
+    let page = serde_json::json!({ "page": CONVERSATION }).to_string();
+    let Some(node) = Node::with(&[&page]) else {
+        return;
+    };
+    let tunnel = Tunnel::to("http", node.address());
+    let url = format!("http://{}/page", tunnel.address());
+    let Some(result) = result_of(&url, &[]) else {
+        return;
+    };
+    assert_eq!(
+        result,
+        "0 1 125 126 65535 65536 1000000, closed 4321 goodbye clean"
+    );
+    let log = node.process.log();
+    log.wait_for("websocket close 4321");
+    log.wait_for("websocket ended");
+    assert_eq!(log.count("websocket error"), 0);
+    for log in [tunnel.server.log(), tunnel.client.log()] {
+        log.wait_for_all_of(0, &["#1 of proxy ", ": closed, "], PATIENCE);
+    }
+}
