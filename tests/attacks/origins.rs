@@ -91,6 +91,10 @@ struct Script {
     then: Then,
     /// The connections may be used again.
     clean: bool,
+    /// How many ask at a time.
+    users: usize,
+    /// How many of them have been heard.
+    heard: usize,
     /// Connections on which the first part was sent.
     halfway: Vec<TcpStream>,
     /// The second part may be sent.
@@ -183,6 +187,7 @@ impl Stage {
                 bytes: Arc::new(attack.bytes.clone()),
                 then: attack.then,
                 clean: attack.is_clean(),
+                users: splits.len(),
                 correct: script.correct,
                 ..Script::default()
             };
@@ -305,8 +310,15 @@ fn answer(shared: &Shared, stream: &mut TcpStream) {
 }
 
 /// Sends the attack in two parts, the second only when it is told to.
+///
+/// No part is sent before all users have been heard: a first part may be a whole response, and its
+/// connection would be parked and be the next user's.
 fn attack(shared: &Shared, stream: &mut TcpStream, split: usize) -> (Then, bool) {
-    let bytes = shared.wait(|_| true, |script| Arc::clone(&script.bytes));
+    shared.change(|script| script.heard += 1);
+    let bytes = shared.wait(
+        |script| script.heard == script.users,
+        |script| Arc::clone(&script.bytes),
+    );
     stream.write_all(&bytes[..split]).ok();
     shared.change(|script| {
         let stream = stream.try_clone().expect("there are descriptors");
