@@ -27,6 +27,7 @@ fn a_hundred_users_share_one_origin_connection() {
         );
     }
     assert_eq!(origin.requests(), [100]);
+    tunnel.client.log().wait_for_count(99, "reused");
     assert_eq!(tunnel.client.log().count("fresh"), 1);
 }
 

@@ -190,12 +190,22 @@ impl Log {
 
     /// Waits for a line that contains every one of `parts` and comes after the first `mark`.
     pub fn wait_for_all_of(&self, mark: usize, parts: &[&str], limit: Duration) -> String {
+        self.wait_for_lines(1, mark, parts, limit)
+    }
+
+    /// Waits until `count` lines contain `part`: what a process did is known before its log is read.
+    pub fn wait_for_count(&self, count: usize, part: &str) {
+        self.wait_for_lines(count, 0, &[part], PATIENCE);
+    }
+
+    /// Waits for the line that is the `count`th of those that contain `parts` after the first `mark`.
+    fn wait_for_lines(&self, count: usize, mark: usize, parts: &[&str], limit: Duration) -> String {
         let deadline = Instant::now() + limit;
         let (lines, news) = &*self.0;
         let mut lines = lines.lock().expect("no holder panics");
         let failure = loop {
             let fits = |line: &&String| parts.iter().all(|part| line.contains(part));
-            if let Some(line) = lines.lines.iter().skip(mark).find(fits) {
+            if let Some(line) = lines.lines.iter().skip(mark).filter(fits).nth(count - 1) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
