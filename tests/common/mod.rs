@@ -11,6 +11,7 @@
     reason = "each test file is a crate of its own and uses its own part of this"
 )]
 
+mod hosts;
 mod http;
 mod kernel;
 mod nginx;
@@ -35,6 +36,7 @@ use std::{
 };
 
 pub use self::{
+    hosts::{Host, Hosts},
     http::{Body, Ended, Exchange, HttpOrigin, HttpUser, Reply, Request, Then},
     kernel::{
         connections_to, free_port, raise_descriptor_limit, unread_by_far_end, wait_until_all_read,

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{Process, Scratch, connect, eventually};
+use super::{Host, Process, Scratch, connect, eventually};
 
 /// The id of the client in every tunnel.
 pub const CLIENT: &str = "edge-1";
@@ -35,6 +35,8 @@ pub struct Builder {
     allow: Vec<String>,
     token: Option<String>,
     log: Option<&'static str>,
+    /// Where the server waits for clients, if it is not any port of loopback.
+    listen: Option<SocketAddr>,
     server: Role,
     client: Role,
 }
@@ -43,22 +45,14 @@ pub struct Builder {
 struct Role {
     arguments: Vec<String>,
     config: Option<String>,
-    descriptors: Option<usize>,
+    /// The command that starts it, where it is not started as it is.
+    under: Vec<String>,
 }
 
 impl Siding {
     /// Starts `siding` with these arguments.
     pub fn start<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-        let name = arguments
-            .first()
-            .map(|role| role.to_string_lossy().into_owned());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_siding"));
-        command.args(arguments).env_remove("SIDING_TOKEN");
-        Self(Process::start(
-            &format!("siding {}", name.unwrap_or_default()),
-            &mut command,
-        ))
+        Self::start_under(&[], arguments)
     }
 
     /// As [`Siding::start`], with room for only `limit` descriptors.
@@ -66,15 +60,29 @@ impl Siding {
         limit: usize,
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
+        Self::start_under(&few_descriptors(limit), arguments)
+    }
+
+    /// As [`Siding::start`], by a command that becomes the program that follows its words.
+    fn start_under<A: Into<OsString>>(
+        under: &[String],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-        let mut command = Command::new("sh");
+        let name = arguments
+            .first()
+            .map(|role| role.to_string_lossy().into_owned());
+        let binary = env!("CARGO_BIN_EXE_siding").to_owned();
+        let mut words = under.iter().chain([&binary]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
         command
-            .arg("-c")
-            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
-            .arg(env!("CARGO_BIN_EXE_siding"))
+            .args(words)
             .args(arguments)
             .env_remove("SIDING_TOKEN");
-        Self(Process::start("siding with few descriptors", &mut command))
+        Self(Process::start(
+            &format!("siding {}", name.unwrap_or_default()),
+            &mut command,
+        ))
     }
 
     /// Where a server waits for clients.
@@ -256,20 +264,28 @@ impl Builder {
 
     /// How many descriptors the server may open.
     pub fn server_descriptors(mut self, limit: usize) -> Self {
-        self.server.descriptors = Some(limit);
+        self.server.under = few_descriptors(limit);
         self
     }
 
     /// How many descriptors the client may open.
     pub fn client_descriptors(mut self, limit: usize) -> Self {
-        self.client.descriptors = Some(limit);
+        self.client.under = few_descriptors(limit);
+        self
+    }
+
+    /// The server runs on another host, where it waits for clients at `listen`.
+    pub fn server_on(mut self, host: &Host, listen: SocketAddr) -> Self {
+        self.server.under = host.command();
+        self.listen = Some(listen);
         self
     }
 
     /// Starts both sides and waits until they are joined and every proxy listens.
     pub fn start(self) -> Tunnel {
         let scratch = Scratch::new();
-        let server = self.start_server(&scratch, "127.0.0.1:0");
+        let listen = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+        let server = self.start_server(&scratch, &listen.to_string());
         let link = server.link_address();
         let client = self.start_client(&scratch, link);
         client.log().wait_for(": up to ");
@@ -299,10 +315,7 @@ impl Builder {
 
     fn start_client(&self, scratch: &Scratch, link: SocketAddr) -> Siding {
         let arguments = self.client_arguments(scratch, link);
-        match self.client.descriptors {
-            Some(limit) => Siding::start_with_descriptors(limit, arguments),
-            None => Siding::start(arguments),
-        }
+        Siding::start_under(&self.client.under, arguments)
     }
 
     fn client_arguments(&self, scratch: &Scratch, link: SocketAddr) -> Vec<String> {
@@ -321,10 +334,7 @@ impl Builder {
 
     fn start_role(&self, role: &Role, scratch: &Scratch, arguments: Vec<String>) -> Siding {
         let arguments = self.complete(role, scratch, arguments);
-        match role.descriptors {
-            Some(limit) => Siding::start_with_descriptors(limit, arguments),
-            None => Siding::start(arguments),
-        }
+        Siding::start_under(&role.under, arguments)
     }
 
     /// Adds what both roles have.
@@ -354,6 +364,12 @@ impl Builder {
         }
         addresses
     }
+}
+
+/// The command that leaves room for only `limit` descriptors.
+fn few_descriptors(limit: usize) -> Vec<String> {
+    let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+    ["sh".to_owned(), "-c".to_owned(), script].into()
 }
 
 /// The socket address that follows `before` in a line.
