@@ -115,7 +115,12 @@ pub fn raise_descriptor_limit(count: usize) {
 
 fn entries() -> Vec<Entry> {
     let table = fs::read_to_string("/proc/net/tcp").expect("Linux has /proc/net/tcp");
-    table.lines().skip(1).filter_map(entry).collect()
+    // It takes several reads, between which the table may change: a line may come twice.
+    let mut seen = HashSet::new();
+    let entries = table.lines().skip(1).filter_map(entry);
+    entries
+        .filter(|entry| seen.insert((entry.local, entry.remote)))
+        .collect()
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue …`, numbers in hexadecimal.
