@@ -309,6 +309,15 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         self.bucket(target).map_or(0, |bucket| bucket.len)
     }
 
+    /// The parked connections, the newest first.
+    pub fn keys(&self) -> impl Iterator<Item = (Slot, Key)> {
+        self.walk(self.newest, ALL).into_iter().map(|index| {
+            let entry = &self.entries[index as usize];
+            let serial = entry.serial;
+            (Slot { index, serial }, entry.key)
+        })
+    }
+
     /// How long ago the one that is idle longest was parked.
     pub fn oldest(&self, now: Instant) -> Option<Duration> {
         let oldest = self.end_of(self.newest, ALL)?;

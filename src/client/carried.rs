@@ -109,6 +109,7 @@ impl Client {
         connect: ProxyConnect,
         now: Now,
     ) {
+        self.opened += 1;
         let ProxyConnect {
             proxy_id,
             user_id,
@@ -125,7 +126,9 @@ impl Client {
                     "{user_id}: refused, {reason}: {} port {remote_port}",
                     remote_host.escape_debug()
                 );
-                self.refuse(stream, reason);
+                if let Some(ended) = self.refuse(stream, reason) {
+                    self.ends.count(ended.end);
+                }
                 return;
             }
         };
@@ -620,7 +623,7 @@ impl Client {
 
     /// Every stream that had a slot is counted and has its line, however it ended.
     fn log_end(&mut self, carried: &Carried, ended: &Ended, now: Now) {
-        self.counters.ended += 1;
+        self.ends.count(ended.end);
         let connection = match &carried.state {
             State::Queued(..) | State::Dialling { .. } => "not connected",
             State::Exchange(_, exchange) if exchange.retried => "retried",

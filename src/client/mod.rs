@@ -20,6 +20,7 @@ mod secure;
 mod upstream;
 
 use std::{
+    collections::HashSet,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -42,7 +43,12 @@ use crate::{
     pool::{self, Pool, PoolLimits, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
     stage::Stage,
-    tunnel::{Shared, control::Reason, window::Pressure},
+    tunnel::{
+        Shared,
+        control::Reason,
+        mux::{EndCounts, StreamState},
+        window::Pressure,
+    },
 };
 
 /// The client's label of a socket.
@@ -77,6 +83,9 @@ pub struct Client {
     places: Places,
     /// Its `bytes` are those of earlier links.
     counters: Counters,
+    /// Streams that the server has opened since the start.
+    opened: u64,
+    ends: EndCounts,
     /// What the log was told of the pool, and when.
     reported: (Instant, pool::Counters),
     /// Where heads are read into.
@@ -94,8 +103,6 @@ pub struct Counters {
     pub reused: u64,
     /// Exchanges whose connection from the pool was dead, and that were sent again on a fresh one.
     pub retried: u64,
-    /// Streams that ended.
-    pub ended: u64,
     /// Payload bytes carried both ways, by streams that go on, too.
     pub bytes: u64,
 }
@@ -124,6 +131,8 @@ impl Client {
                 config.pool.queue_per_target,
             ),
             counters: Counters::default(),
+            opened: 0,
+            ends: EndCounts::default(),
             reported: (io.now().instant, pool::Counters::default()),
             scratch: vec![0; SCRATCH].into(),
             scheduled: false,
@@ -146,6 +155,33 @@ impl Client {
     /// How many streams are open.
     pub fn streams(&self) -> usize {
         self.carried.len()
+    }
+
+    /// Streams that the server has opened since the start.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// How streams ended since the start.
+    pub fn ends(&self) -> &EndCounts {
+        &self.ends
+    }
+
+    /// What has happened in the pool since the start.
+    pub fn pool(&self) -> &pool::Counters {
+        self.pool.counters()
+    }
+
+    /// Undelivered bytes that it holds.
+    pub fn undelivered(&self) -> usize {
+        self.shared.budget.held()
+    }
+
+    /// What the link's streams have come to, and how many turns those had that had waited for one;
+    /// `None` without a link.
+    pub fn link_streams(&mut self) -> Option<(Vec<StreamState>, u64)> {
+        let mux = &self.connection.tunnel()?.mux;
+        Some((mux.states(), mux.turns()))
     }
 
     /// How many connections are parked.
@@ -241,8 +277,21 @@ impl Client {
     }
 
     /// Panics where the invariants do not hold.
-    pub fn check_invariants(&self) {
+    pub fn check_invariants<N: Net>(&self, io: &Reactor<N, Owner>) {
         self.pool.check_invariants();
+        let mut keys = HashSet::new();
+        for key in self.carried.iter().filter_map(|(_, carried)| carried.key()) {
+            assert!(keys.insert(key), "a connection serves one stream");
+        }
+        for (slot, key) in self.pool.keys() {
+            assert!(keys.insert(key), "a parked connection serves no stream");
+            assert_eq!(
+                io.owner(key),
+                Some(Owner::Parked(slot)),
+                "a parked connection is labelled so"
+            );
+            assert_eq!(io.held(key), 0, "a parked connection has no unread bytes");
+        }
         let places = || {
             self.carried
                 .iter()

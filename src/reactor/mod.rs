@@ -158,6 +158,14 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.unread
     }
 
+    /// Bytes that were read from a socket, or decrypted, and that its owner has not taken.
+    pub fn held(&self, key: Key) -> usize {
+        self.sockets
+            .get(key.index as usize)
+            .filter(|socket| socket.serial == key.serial)
+            .map_or(0, |socket| socket.held())
+    }
+
     /// Opens a listener.
     ///
     /// # Errors

@@ -153,6 +153,7 @@ impl Server {
             body,
         };
         let stream = tunnel.mux.open(opening, &mut self.shared.budget, now);
+        self.opened += 1;
         self.fronts[front as usize].link = link;
         self.schedule(link);
         io.set_deadline(key, Deadline::None);
@@ -249,7 +250,7 @@ impl Server {
                     return io.set_deadline(key, Deadline::Idle(idle));
                 };
                 let gone = self.fronts.remove(front as usize);
-                self.log_end(&gone, &ended, io.now());
+                self.log_end(gone.user, gone.proxy, &ended, io.now());
                 if stuck {
                     io.abort(key);
                 } else {
@@ -286,8 +287,10 @@ impl Server {
         };
         let ended = tunnel.mux.abort(stream, reason, &mut self.shared.budget);
         self.schedule(link);
-        if let (Some(ended), Some(found)) = (ended, self.fronts.get(front as usize)) {
-            self.log_end(found, &ended, io.now());
+        if let (Some(ended), Some(&Front { user, proxy, .. })) =
+            (ended, self.fronts.get(front as usize))
+        {
+            self.log_end(user, proxy, &ended, io.now());
         }
     }
 
@@ -299,11 +302,11 @@ impl Server {
         ended: Ended,
         now: Now,
     ) {
-        let Some(found) = self.fronts.get(front as usize) else {
+        let Some(&Front { user, proxy, .. }) = self.fronts.get(front as usize) else {
             return;
         };
-        self.log_end(found, &ended, now);
-        match found.state {
+        self.log_end(user, proxy, &ended, now);
+        match self.fronts[front as usize].state {
             State::Head(_) => {}
             State::Raw(_) => {
                 let key = self.fronts.remove(front as usize).key;
@@ -334,8 +337,8 @@ impl Server {
     ) {
         let Orphan { owner, ended, rest } = orphan;
         match (rest, self.fronts.get(owner as usize)) {
-            (Some(rest), Some(found)) => {
-                self.log_end(found, &ended, now);
+            (Some(rest), Some(&Front { user, proxy, .. })) => {
+                self.log_end(user, proxy, &ended, now);
                 let key = self.fronts.remove(owner as usize).key;
                 io.farewell(key, &rest, self.config.timeouts.half_close);
             }
@@ -343,16 +346,18 @@ impl Server {
         }
     }
 
-    fn log_end(&self, front: &Front, ended: &Ended, now: Now) {
+    /// Every stream is counted and has its line, however it ended.
+    fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
         let end = ended.end;
-        let proxy = self.proxies.find(front.proxy).map(|proxy| &proxy.id);
+        self.ends.count(end);
+        let proxy = self.proxies.find(proxy).map(|proxy| &proxy.id);
         let proxy = proxy.map_or_else(|| "(closed)".into(), ToString::to_string);
         if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
-            info!("{}: refused, {end}", front.user);
+            info!("{}: refused, {end}", user);
         }
         debug!(
             "stream {} of proxy {}: {end}, {} B up, {} B down, {:.3} s",
-            front.user,
+            user,
             proxy,
             ended.sent,
             ended.delivered,

@@ -31,11 +31,15 @@ use slab::Slab;
 use self::{fronts::Front, links::Links, proxies::Proxies};
 use crate::{
     clock::Now,
-    config::{ServerConfig, Spec},
+    config::{ClientId, ServerConfig, Spec},
     key::Key,
     reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role, net::Net},
     stage::Stage,
-    tunnel::{Shared, ids::Unique},
+    tunnel::{
+        Shared,
+        ids::Unique,
+        mux::{EndCounts, StreamState},
+    },
 };
 
 /// The server's label of a socket.
@@ -63,6 +67,9 @@ pub struct Server {
     proxies: Proxies,
     fronts: Slab<Front>,
     users: Unique,
+    /// Streams opened since the start.
+    opened: u64,
+    ends: EndCounts,
     /// Where heads are read into; what one read brings behind a head is all that is held of what
     /// follows it.
     scratch: Box<[u8]>,
@@ -125,6 +132,8 @@ impl Server {
             proxies: Proxies::default(),
             fronts: Slab::new(),
             users: Unique::default(),
+            opened: 0,
+            ends: EndCounts::default(),
             scratch: vec![0; config.limits.pipelined].into(),
             scheduled: VecDeque::new(),
             listener,
@@ -167,6 +176,29 @@ impl Server {
             users: self.fronts.len(),
             streams: self.links.streams(),
         }
+    }
+
+    /// Streams opened since the start.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// How streams ended since the start.
+    pub fn ends(&self) -> &EndCounts {
+        &self.ends
+    }
+
+    /// Undelivered bytes that it holds.
+    pub fn undelivered(&self) -> usize {
+        self.shared.budget.held()
+    }
+
+    /// What the streams of a client's link have come to, and how many turns those had that had waited
+    /// for one; `None` when it has no link.
+    pub fn streams_of(&mut self, client: &ClientId) -> Option<(Vec<StreamState>, u64)> {
+        let link = self.links.of_client(client)?;
+        let mux = &self.links.up(link)?.mux;
+        Some((mux.states(), mux.turns()))
     }
 
     fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

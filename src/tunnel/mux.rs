@@ -35,7 +35,7 @@ use slab::Slab;
 
 use self::stream::{IdHasher, Life, Queued, Stream};
 pub use self::{
-    event::{Ended, Expired, Happened, Orphan, StreamEnd},
+    event::{EndCounts, Ended, Expired, Happened, Orphan, StreamEnd},
     receive::Violation,
 };
 use crate::{
@@ -81,6 +81,28 @@ pub struct Opening {
     pub body: Body,
 }
 
+/// What one stream has come to: for whoever looks on, and holds the two ends of a link against each
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamState {
+    /// Its id on the link.
+    pub id: StreamId,
+    /// Its socket, once it has one.
+    pub key: Option<Key>,
+    /// Bytes that it may send.
+    pub credit: usize,
+    /// Bytes that the peer may send.
+    pub granted: usize,
+    /// Bytes that were received and wait for its socket.
+    pub tail: usize,
+    /// Payload bytes sent to the peer.
+    pub sent: u64,
+    /// Payload bytes delivered to the socket.
+    pub delivered: u64,
+    /// How many stand before it in the queue of those that had a turn already, if it is there.
+    pub waits_behind: Option<usize>,
+}
+
 /// The streams of one link.
 #[derive(Debug)]
 pub struct Mux {
@@ -97,6 +119,8 @@ pub struct Mux {
     waiting: VecDeque<Handle>,
     /// Payload bytes of `fresh` streams in the present batch.
     fresh_bytes: usize,
+    /// Turns that `waiting` streams have had.
+    turns: u64,
     /// The highest id opened.
     highest: u64,
     /// We have said goaway.
@@ -127,6 +151,7 @@ impl Mux {
             fresh: VecDeque::new(),
             waiting: VecDeque::new(),
             fresh_bytes: 0,
+            turns: 0,
             highest: 0,
             leaving: false,
             serial: 0,
@@ -470,6 +495,38 @@ impl Mux {
     /// Payload bytes that its streams have sent and received since the link began.
     pub fn carried(&self) -> u64 {
         self.carried
+    }
+
+    /// How many turns streams have had that had waited for one.
+    pub fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// What each live stream has come to. O(streams).
+    pub fn states(&self) -> Vec<StreamState> {
+        let places: HashMap<u32, usize> = self
+            .waiting
+            .iter()
+            .enumerate()
+            .map(|(place, handle)| (handle.index, place))
+            .collect();
+        let live = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.life == Life::Live);
+        live.map(|(index, stream)| StreamState {
+            id: stream.id,
+            key: stream.key,
+            credit: stream.relay.credit_left(),
+            granted: stream.relay.granted(),
+            tail: stream.relay.tail_len(),
+            sent: stream.relay.sent,
+            delivered: stream.relay.delivered,
+            waits_behind: (stream.queued == Queued::Waiting)
+                .then(|| places.get(&(index as u32)).copied())
+                .flatten(),
+        })
+        .collect()
     }
 
     /// How many streams there are, those included whose last frame is not yet sent.

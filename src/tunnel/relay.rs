@@ -149,6 +149,16 @@ impl Relay {
         self.tail.as_ref().map(|tail| tail.moved)
     }
 
+    /// Bytes that may be sent.
+    pub fn credit_left(&self) -> usize {
+        self.credit.available()
+    }
+
+    /// Bytes that the peer may send.
+    pub fn granted(&self) -> usize {
+        self.window.outstanding() as usize
+    }
+
     pub fn credit(&mut self) -> &mut Credit {
         &mut self.credit
     }

@@ -374,7 +374,7 @@ impl Sim {
                 self.server.role.check_invariants();
             } else {
                 self.client.turn(&self.world);
-                self.client.role.check_invariants();
+                self.client.role.check_invariants(&self.client.io);
                 self.check_owners();
             }
             world = self.world.borrow_mut();

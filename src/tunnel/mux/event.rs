@@ -86,6 +86,39 @@ impl fmt::Display for StreamEnd {
     }
 }
 
+/// How many streams ended in each way, for status and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndCounts {
+    closed: u64,
+    answered: u64,
+    by_reason: [u64; Reason::ALL.len()],
+}
+
+impl EndCounts {
+    /// One more has ended.
+    pub fn count(&mut self, end: StreamEnd) {
+        *match end {
+            StreamEnd::Closed => &mut self.closed,
+            StreamEnd::Answered { .. } => &mut self.answered,
+            StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) => {
+                &mut self.by_reason[reason as usize]
+            }
+        } += 1;
+    }
+
+    /// How many have ended at all.
+    pub fn total(&self) -> u64 {
+        self.closed + self.answered + self.by_reason.iter().sum::<u64>()
+    }
+
+    /// Each way by the word of its line in the log, and how many ended so.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let in_order = [("closed", self.closed), ("answered", self.answered)];
+        let words = Reason::ALL.iter().map(|reason| reason.word());
+        in_order.into_iter().chain(words.zip(self.by_reason))
+    }
+}
+
 /// What becomes of the socket of a half-closed stream on which nothing moves.
 #[derive(Clone, Copy, Debug)]
 #[must_use]

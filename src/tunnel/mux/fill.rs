@@ -82,6 +82,7 @@ impl Mux {
         budget: &mut Budget,
         now: Now,
     ) -> Option<Happened> {
+        self.turns += u64::from(queued == Queued::Waiting);
         let alone = self.fresh.is_empty() && self.waiting.is_empty();
         let initial = self.window.initial;
         let stream = self.stream(handle)?;
