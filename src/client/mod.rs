@@ -46,7 +46,7 @@ use crate::{
     tunnel::{
         Shared,
         control::Reason,
-        mux::{EndCounts, StreamState},
+        mux::{EndCounts, LinkState},
         window::Pressure,
     },
 };
@@ -177,11 +177,14 @@ impl Client {
         self.shared.budget.held()
     }
 
-    /// What the link's streams have come to, and how many turns those had that had waited for one;
-    /// `None` without a link.
-    pub fn link_streams(&mut self) -> Option<(Vec<StreamState>, u64)> {
-        let mux = &self.connection.tunnel()?.mux;
-        Some((mux.states(), mux.turns()))
+    /// What the link has come to; `None` without one.
+    pub fn link(&mut self) -> Option<LinkState> {
+        Some(self.connection.tunnel()?.state())
+    }
+
+    /// The connections that are parked.
+    pub fn parked_keys(&self) -> impl Iterator<Item = Key> {
+        self.pool.keys().map(|(_, key)| key)
     }
 
     /// How many connections are parked.

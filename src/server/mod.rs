@@ -38,7 +38,7 @@ use crate::{
     tunnel::{
         Shared,
         ids::Unique,
-        mux::{EndCounts, StreamState},
+        mux::{EndCounts, LinkState},
     },
 };
 
@@ -193,12 +193,10 @@ impl Server {
         self.shared.budget.held()
     }
 
-    /// What the streams of a client's link have come to, and how many turns those had that had waited
-    /// for one; `None` when it has no link.
-    pub fn streams_of(&mut self, client: &ClientId) -> Option<(Vec<StreamState>, u64)> {
+    /// What a client's link has come to; `None` when it has none.
+    pub fn link_of(&mut self, client: &ClientId) -> Option<LinkState> {
         let link = self.links.of_client(client)?;
-        let mux = &self.links.up(link)?.mux;
-        Some((mux.states(), mux.turns()))
+        Some(self.links.up(link)?.state())
     }
 
     fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

@@ -40,7 +40,7 @@ use crate::{
     tunnel::{
         frame::{BATCH_MAX, Batch, Message},
         link::{Link, LinkError, Scratch},
-        mux::{Happened, Mux},
+        mux::{Happened, LinkState, Mux},
         window::{Budget, Pressure},
     },
 };
@@ -203,6 +203,11 @@ impl Tunnel {
     /// Whether all that was ever said is with the kernel.
     pub fn is_flushed(&self) -> bool {
         !self.blocked && !self.filling && !self.mux.has_work()
+    }
+
+    /// What the link has come to. O(streams).
+    pub fn state(&self) -> LinkState {
+        self.mux.state(self.is_flushed())
     }
 
     /// Handles what has arrived, up to the next event that the role must see; `None`: no more

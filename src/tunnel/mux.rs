@@ -103,6 +103,17 @@ pub struct StreamState {
     pub waits_behind: Option<usize>,
 }
 
+/// What one link has come to, for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Its live streams.
+    pub streams: Vec<StreamState>,
+    /// Turns that streams have had that had waited for one.
+    pub turns: u64,
+    /// All that was said is with the kernel.
+    pub is_flushed: bool,
+}
+
 /// The streams of one link.
 #[derive(Debug)]
 pub struct Mux {
@@ -497,13 +508,8 @@ impl Mux {
         self.carried
     }
 
-    /// How many turns streams have had that had waited for one.
-    pub fn turns(&self) -> u64 {
-        self.turns
-    }
-
-    /// What each live stream has come to. O(streams).
-    pub fn states(&self) -> Vec<StreamState> {
+    /// What the link has come to, all of which `is_flushed` or not. O(streams).
+    pub(super) fn state(&self, is_flushed: bool) -> LinkState {
         let places: HashMap<u32, usize> = self
             .waiting
             .iter()
@@ -514,7 +520,7 @@ impl Mux {
             .streams
             .iter()
             .filter(|(_, stream)| stream.life == Life::Live);
-        live.map(|(index, stream)| StreamState {
+        let streams = live.map(|(index, stream)| StreamState {
             id: stream.id,
             key: stream.key,
             credit: stream.relay.credit_left(),
@@ -525,8 +531,12 @@ impl Mux {
             waits_behind: (stream.queued == Queued::Waiting)
                 .then(|| places.get(&(index as u32)).copied())
                 .flatten(),
-        })
-        .collect()
+        });
+        LinkState {
+            streams: streams.collect(),
+            turns: self.turns,
+            is_flushed,
+        }
     }
 
     /// How many streams there are, those included whose last frame is not yet sent.

@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    Actor, USERS,
     message::{Body, Framing, Head, head_end, write_body},
     rng::{Rng, pattern},
+    sim::{Actor, USERS},
     world::{ActorId, EndId, Watcher, World},
 };
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use crate::{
-    Actor,
     http::{Answer, Exchange, Ledger},
     message::{Body, Framing, Head},
+    sim::Actor,
     world::{ActorId, EndId, Watcher, World},
 };
 

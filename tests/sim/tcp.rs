@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    Actor, USERS,
     rng::{Rng, pattern},
+    sim::{Actor, USERS},
     world::{ActorId, EndId, Watcher, World},
 };
 

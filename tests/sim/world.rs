@@ -30,12 +30,16 @@ use siding::{
     reactor::net::{Event, Ready},
 };
 
-use crate::rng::Rng;
+use crate::{rng::Rng, tally::Tally};
 
 /// One end of a pipe. Never used again after it is closed.
 pub type EndId = usize;
 /// A machine that runs a reactor.
 pub type HostId = usize;
+/// The server's.
+pub const SERVER_HOST: HostId = 0;
+/// The client's.
+pub const CLIENT_HOST: HostId = 1;
 /// Something that drives its ends without a reactor.
 pub type ActorId = usize;
 
@@ -86,6 +90,7 @@ pub struct World {
     pub progress: Duration,
     /// All that was read and written, and when.
     pub digest: u64,
+    pub tally: Tally,
     ports: u16,
 }
 
@@ -223,6 +228,7 @@ impl World {
             woken: BTreeSet::new(),
             progress: Duration::ZERO,
             digest: seed,
+            tally: Tally::default(),
             ports: 32768,
         }
     }

@@ -167,6 +167,27 @@ impl World {
         self.ends.iter().filter(of_host).count()
     }
 
+    /// Whether a reactor's socket has something to read of which no event has told yet, nor is about to.
+    pub fn is_untold(&self, host: HostId, index: u32) -> bool {
+        let watcher = Watcher::Reactor { host, index };
+        let untold = |end: &End| {
+            end.watcher == watcher && !end.armed && (!end.inbox.is_empty() || end.fin || end.reset)
+        };
+        self.ends.iter().any(untold)
+    }
+
+    /// Whether both processes sleep, and nothing is under way between them.
+    pub fn are_links_quiet(&self) -> bool {
+        let busy = |end: &End| {
+            let of_link = [end.local.port(), end.remote.port()].contains(&LINK_PORT);
+            of_link && !end.gone && !(end.inbox.is_empty() && end.flight.is_empty())
+        };
+        self.hosts
+            .iter()
+            .all(|host| host.asleep && host.armed.is_empty())
+            && !self.ends.iter().any(busy)
+    }
+
     pub(super) fn reset_peer(&mut self, end: EndId) {
         let Some(peer) = self.ends[end].peer else {
             return;
@@ -264,6 +285,9 @@ impl World {
         }
     }
 }
+
+/// Where the server waits for clients.
+pub const LINK_PORT: u16 = 7000;
 
 /// What a direction with nothing under way or unread takes at once, in bytes: the least send buffer of
 /// Linux (`tcp_wmem`). Both roles rely on it for the first bytes of a connection.

@@ -1,0 +1,157 @@
+//! Good weather: nothing breaks but what the actors themselves break, and all of it arrives.
+
+use std::{cell::RefCell, rc::Rc};
+
+use siding::client::Counters;
+
+use crate::{
+    http, origin,
+    sim::{HTTP_PORT, ORIGIN, REFUSED_PORT, SERVER, Scenario, Sim, TCP_PORT, address, configs},
+    tcp,
+};
+
+pub const TCP_STREAMS: Scenario = Scenario {
+    configs,
+    play: tcp_streams,
+};
+
+pub const POOLED_EXCHANGES: Scenario = Scenario {
+    configs,
+    play: pooled_exchanges,
+};
+
+/// Several users of one raw proxy, who end their streams in all orders.
+fn tcp_streams(sim: &mut Sim) {
+    let bulk = sim.is_bulk();
+    let target = address(ORIGIN, 22);
+    let ledger = tcp::Ledger::default();
+    let origin = tcp::Origin::new(target, 0, Rc::clone(&ledger), &mut sim.world.borrow_mut());
+    sim.actors.push(Box::new(origin));
+    sim.link_up();
+
+    let mut expected = Vec::new();
+    for user in 0..sim.random().between(1, 6) as u64 {
+        let mut world = sim.world.borrow_mut();
+        let most = world.rng.pick(&[1_000, 30_000, 300_000, 2_000_000]);
+        let size = if bulk {
+            2_000_000
+        } else {
+            world.rng.size(most)
+        };
+        let plan = tcp::Plan::new(user, size, bulk, &mut world.rng);
+        let port = match plan.ending {
+            tcp::Ending::Refused => REFUSED_PORT,
+            _ => TCP_PORT,
+        };
+        let user = tcp::User::new(plan, address(SERVER, port), &mut world.rng);
+        drop(world);
+        sim.arrive(Box::new(user));
+        expected.push(plan.ending);
+    }
+    sim.run_until_all_are_done();
+    // A user that closes without reading is done before its stream is.
+    sim.run_to_rest();
+
+    // A stream that its user resets may never reach the origin.
+    expected.retain(|ending| ending.is_certain());
+    let mut seen: Vec<_> = ledger.borrow().values().copied().collect();
+    seen.retain(|ending| ending.is_certain());
+    expected.sort();
+    seen.sort();
+    assert_eq!(seen, expected, "the origin saw each stream end");
+}
+
+/// Several users of one HTTP proxy, whose exchanges share the origin's connections.
+fn pooled_exchanges(sim: &mut Sim) {
+    let bulk = sim.is_bulk();
+    let target = address(ORIGIN, 80);
+    let ledger = Rc::new(RefCell::new(http::Ledger::default()));
+    let origin = origin::Origin::new(target, 0, Rc::clone(&ledger), &mut sim.world.borrow_mut());
+    sim.actors.push(Box::new(origin));
+    sim.link_up();
+
+    let mut random = sim.random();
+    let mood = http::Mood {
+        bulk,
+        rough: random.chance(50),
+        most: if bulk {
+            2_000_000
+        } else {
+            random.pick(&[1_000, 30_000, 300_000])
+        },
+    };
+    let (mut asked, mut unpooled) = (0, 0);
+    let users = random.between(1, 5);
+    for user in 1..=users as u64 {
+        let proxy = address(SERVER, HTTP_PORT);
+        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        asked += user.exchanges().count();
+        unpooled += user
+            .exchanges()
+            .filter(|exchange| !exchange.is_reusable() || !exchange.is_repeatable())
+            .count();
+        sim.arrive(Box::new(user));
+    }
+    sim.run_until_all_are_done();
+
+    let asked = Asked {
+        users,
+        exchanges: asked,
+        unpooled,
+        mood,
+    };
+    asked.check(&ledger.borrow(), sim.client().role.counters());
+    if sim.random().chance(50) {
+        ledger.borrow_mut().closing = true;
+        sim.world.borrow_mut().woken.insert(0);
+        let emptied = |sim: &mut Sim| sim.client().role.parked() == 0;
+        sim.run_until("the pool notices that its origin has closed", emptied);
+    }
+    sim.run_to_rest();
+}
+
+/// What the users of a seed asked for, all in all.
+#[derive(Debug)]
+struct Asked {
+    users: usize,
+    exchanges: usize,
+    /// Those after which the connection cannot be parked, or that must not take any that is.
+    unpooled: usize,
+    mood: http::Mood,
+}
+
+impl Asked {
+    fn check(&self, ledger: &http::Ledger, counters: Counters) {
+        let [dialled, reused, retried] =
+            [counters.dialled, counters.reused, counters.retried].map(|count| count as usize);
+        let http::Ledger {
+            connections,
+            lost,
+            broken,
+            abandoned,
+            ..
+        } = *ledger;
+        let (seen, asked) = (ledger.seen.len(), self.exchanges);
+        let story = format!(
+            "{self:?}; {lost} lost, {broken} broken, {abandoned} abandoned, {seen} seen; \
+             {connections} connections, {dialled} dialled, {reused} reused, {retried} retried"
+        );
+        if !self.mood.rough {
+            assert_eq!(lost + broken + abandoned, 0, "all is well: {story}");
+        }
+        // What is lost or abandoned may have reached the origin, or not.
+        let arrived = asked - lost - abandoned..=asked;
+        assert!(arrived.contains(&seen), "each is asked once: {story}");
+        let carried = asked + retried - abandoned..=asked + retried;
+        let exchanges = dialled + reused;
+        assert!(
+            carried.contains(&exchanges),
+            "each has a connection: {story}"
+        );
+        let accepted = dialled..=dialled + abandoned;
+        assert!(accepted.contains(&connections), "none is unknown: {story}");
+        // At most one for each user at a time; beyond that only what cannot be parked or taken.
+        let needed = self.users + self.unpooled + lost + abandoned + retried;
+        assert!(dialled <= needed, "the pool is used: {story}");
+    }
+}

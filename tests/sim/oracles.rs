@@ -1,0 +1,147 @@
+//! What must hold whatever the weather: of each process after its turns, between the two while nothing is
+//! under way, and of everything in the end.
+//!
+//! - No stream waits for its turn while others have two.
+//! - Undelivered bytes stay within the budget.
+//! - A parked connection has nothing to say that its owner has not been told of.
+//! - What one side may send is what the other has granted: credit is conserved.
+//! - Each stream that was opened has ended once, on either side.
+
+use std::collections::BTreeMap;
+
+use siding::{
+    client::Client,
+    config::ClientId,
+    server::Server,
+    tunnel::{
+        frame::StreamId,
+        mux::{EndCounts, LinkState},
+    },
+};
+
+use crate::{
+    machine::Machine,
+    world::{CLIENT_HOST, World},
+};
+
+/// What was seen before.
+#[derive(Default)]
+pub struct Oracles {
+    at_server: Queue,
+    at_client: Queue,
+}
+
+/// The streams of one link that wait for their turn.
+#[derive(Default)]
+struct Queue {
+    turns: u64,
+    waiting: BTreeMap<StreamId, Waiting>,
+}
+
+/// How a stream was first seen in its present place.
+struct Waiting {
+    sent: u64,
+    turns: u64,
+    behind: usize,
+}
+
+impl Oracles {
+    pub fn after_server(&mut self, server: &mut Server, budget: usize, client: &ClientId) {
+        assert!(server.undelivered() <= budget, "the server holds too much");
+        self.at_server.check(server.link_of(client).as_ref());
+    }
+
+    pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &World) {
+        let role = &mut client.role;
+        assert!(role.undelivered() <= budget, "the client holds too much");
+        for key in role.parked_keys() {
+            assert!(
+                !world.is_untold(CLIENT_HOST, key.index),
+                "a parked connection has news that nobody will hear of"
+            );
+        }
+        self.at_client.check(role.link().as_ref());
+    }
+
+    /// To be called when either has had a turn.
+    pub fn between(
+        &self,
+        server: &mut Server,
+        client: &mut Client,
+        id: &ClientId,
+        world: &mut World,
+    ) {
+        if !world.are_links_quiet() {
+            return;
+        }
+        let (Some(near), Some(far)) = (server.link_of(id), client.link()) else {
+            return;
+        };
+        if !near.is_flushed || !far.is_flushed {
+            return;
+        }
+        let far: BTreeMap<_, _> = far.streams.iter().map(|far| (far.id, far)).collect();
+        for near in &near.streams {
+            if let Some(far) = far.get(&near.id) {
+                assert_eq!(near.credit, far.granted, "to the client: {near:?}, {far:?}");
+                assert_eq!(far.credit, near.granted, "to the server: {near:?}, {far:?}");
+                world.tally.count("looked at: credit of a stream");
+            }
+        }
+    }
+
+    /// Nobody is there any more.
+    pub fn at_rest(&self, server: &Server, client: &Client) {
+        each_has_ended("server", server.opened(), server.ends());
+        each_has_ended("client", client.opened(), client.ends());
+        assert_eq!((server.undelivered(), client.undelivered()), (0, 0));
+    }
+}
+
+impl Queue {
+    fn check(&mut self, link: Option<&LinkState>) {
+        let Some(link) = link.filter(|link| link.turns >= self.turns) else {
+            // Another link, or none.
+            *self = Queue::default();
+            return;
+        };
+        self.turns = link.turns;
+        let before = std::mem::take(&mut self.waiting);
+        for stream in &link.streams {
+            let Some(behind) = stream.waits_behind else {
+                continue;
+            };
+            let seen = before
+                .get(&stream.id)
+                .filter(|seen| seen.sent == stream.sent);
+            if let Some(seen) = seen {
+                let passed = link.turns - seen.turns;
+                assert!(
+                    passed <= seen.behind as u64,
+                    "behind {} others, {passed} turns ago: {stream:?}",
+                    seen.behind
+                );
+            }
+            let waiting = seen.map_or(
+                Waiting {
+                    sent: stream.sent,
+                    turns: link.turns,
+                    behind,
+                },
+                |seen| Waiting { ..*seen },
+            );
+            self.waiting.insert(stream.id, waiting);
+        }
+    }
+}
+
+fn each_has_ended(who: &str, opened: u64, ends: &EndCounts) {
+    assert_eq!(
+        opened,
+        ends.total(),
+        "{who}: each stream ends once: {:?}",
+        ends.iter()
+            .filter(|(_, count)| *count > 0)
+            .collect::<Vec<_>>()
+    );
+}

@@ -1,0 +1,422 @@
+//! Everything together: both processes, the actors outside, and whose turn it is.
+//!
+//! [`Sim`] lets one of them at a time take a turn, chosen at random among those that have something to
+//! do, and moves the clock on when none has.
+//!
+//! A reactor's poll never sleeps here. One that finds nothing and may sleep says until when, and that
+//! turn does nothing else: its role is not flushed (see `machine`), so work that a role has forgotten to
+//! ask a turn for stays undone, as it would on a real network.
+//!
+//! After each turn: the invariants of reactor and role; no turn after turn without sleep in which
+//! nothing moves; no long stillness while somebody waits; of each target's socket one owner. In the
+//! end: nothing is left of any stream, and an idle process sleeps.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use siding::{
+    client::Client,
+    config::{Allow, ClientConfig, Exposed, HttpOptions, ProxyEntry, ServerConfig, Spec, Token},
+    reactor::Reactor,
+    server::Server,
+};
+
+use crate::{
+    machine::Machine,
+    net::SimNet,
+    oracles::Oracles,
+    rng::Rng,
+    world::{ActorId, CLIENT_HOST, Host, HostId, SERVER_HOST, World},
+};
+
+/// What is played, and by which configurations.
+pub struct Scenario {
+    pub configs: fn(&mut Rng) -> (ServerConfig, ClientConfig),
+    pub play: fn(&mut Sim),
+}
+
+/// Both processes, the actors, and whose turn it is.
+pub struct Sim {
+    pub world: Rc<RefCell<World>>,
+    /// `None` while it is not running.
+    pub server: Option<Machine<Server>>,
+    pub client: Option<Machine<Client>>,
+    server_config: ServerConfig,
+    client_config: ClientConfig,
+    pub actors: Vec<Box<dyn Actor>>,
+    oracles: Oracles,
+    /// How far it is, for whoever catches its panic.
+    place: Rc<Cell<(u64, Duration)>>,
+    /// What the reactors hold when nobody is there.
+    resting: (usize, usize),
+}
+
+/// What a run waits for.
+#[derive(Clone, Copy, Debug)]
+enum Goal<'a> {
+    Time(Duration),
+    /// To stand still for long on the way there is an error.
+    That(&'a str),
+}
+
+/// Somebody outside, who drives ends of pipes without a reactor.
+pub trait Actor: fmt::Debug {
+    /// Something has happened to one of its ends, or the time it asked for has come.
+    fn step(&mut self, world: &mut World, me: ActorId);
+
+    fn is_done(&self) -> bool;
+}
+
+impl Sim {
+    pub fn new(seed: u64, scenario: &Scenario, place: Rc<Cell<(u64, Duration)>>) -> Sim {
+        let mut world = World::new(seed);
+        world.name("origin.test", &[ORIGIN]);
+        let slow_addresses: &[&str] =
+            world
+                .rng
+                .pick(&[&[SERVER], &[HOLE, SERVER], &[DEAD, SERVER]]);
+        world.name("edge.test", slow_addresses);
+        world.black_hole(HOLE);
+        let (server_config, client_config) = (scenario.configs)(&mut world.rng);
+        let mut sim = Sim {
+            world: Rc::new(RefCell::new(world)),
+            server: None,
+            client: None,
+            server_config,
+            client_config,
+            actors: Vec::new(),
+            oracles: Oracles::default(),
+            place,
+            resting: (0, 0),
+        };
+        sim.start(SERVER_HOST);
+        sim.start(CLIENT_HOST);
+        sim
+    }
+
+    /// Starts the process of a host, by its configuration.
+    pub fn start(&mut self, host: HostId) {
+        self.world.borrow_mut().hosts[host] = Host::default();
+        let net = |address: &str| SimNet {
+            world: Rc::clone(&self.world),
+            host,
+            address: address.parse().expect("a literal address"),
+        };
+        if host == SERVER_HOST {
+            let mut io = Reactor::new(net(SERVER));
+            let config = self.server_config.clone();
+            let server = Server::start(config, &mut io).expect("the ports are free");
+            self.server = Some(Machine::new(host, io, server));
+        } else {
+            let mut io = Reactor::new(net(CLIENT));
+            let client = Client::start(self.client_config.clone(), &mut io);
+            self.client = Some(Machine::new(host, io, client));
+        }
+    }
+
+    /// The server, which is running.
+    pub fn server(&self) -> &Machine<Server> {
+        self.server.as_ref().expect("the server is running")
+    }
+
+    /// The client, which is running.
+    pub fn client(&self) -> &Machine<Client> {
+        self.client.as_ref().expect("the client is running")
+    }
+
+    pub fn random(&self) -> Rng {
+        Rng(self.world.borrow_mut().rng.next())
+    }
+
+    /// Whether this is one of the seeds in which everybody sends all that they can, on a link that
+    /// takes more than one turn may carry.
+    pub fn is_bulk(&self) -> bool {
+        let mut world = self.world.borrow_mut();
+        let bulk = world.rng.chance(10);
+        if bulk {
+            world.weather.weigh_down();
+        }
+        bulk
+    }
+
+    /// Runs until the link is up and its proxies listen.
+    pub fn link_up(&mut self) {
+        self.run_until("the link is up", Sim::is_up);
+        self.run_for(Duration::from_secs(1));
+        self.resting = self.holdings();
+    }
+
+    /// Whether the link is up and its proxies listen.
+    pub fn is_up(&mut self) -> bool {
+        let world = self.world.borrow();
+        let linked = self.client.as_ref().is_some_and(|it| it.role.is_linked());
+        let listens = |port| world.is_listening(address(SERVER, port));
+        linked && [TCP_PORT, REFUSED_PORT, HTTP_PORT].into_iter().all(listens)
+    }
+
+    /// How many sockets, listeners and timers each process has.
+    fn holdings(&self) -> (usize, usize) {
+        (self.server().io.len(), self.client().io.len())
+    }
+
+    /// Adds an actor that begins within a second.
+    pub fn arrive(&mut self, actor: Box<dyn Actor>) {
+        self.arrive_within(Duration::from_secs(1), actor);
+    }
+
+    /// Adds an actor that begins within a while.
+    pub fn arrive_within(&mut self, span: Duration, actor: Box<dyn Actor>) {
+        let mut world = self.world.borrow_mut();
+        let millis = world.rng.between(0, span.as_millis() as usize) as u64;
+        world.wake(self.actors.len(), Duration::from_millis(millis));
+        world.progressed();
+        self.actors.push(actor);
+    }
+
+    pub fn run_until_all_are_done(&mut self) {
+        self.world.borrow_mut().progressed();
+        self.run_until("all are done", |sim| sim.are_all_done());
+    }
+
+    pub fn are_all_done(&self) -> bool {
+        self.actors.iter().all(|actor| actor.is_done())
+    }
+
+    /// Runs until nothing is left of the streams, then long enough for everything that waits to end;
+    /// then both are asked to stop.
+    pub fn run_to_rest(&mut self) {
+        let over = |sim: &mut Sim| {
+            let (server, client) = (&sim.server().role, &sim.client().role);
+            server.users() + server.counters().streams + client.streams() == 0
+        };
+        self.run_until("nothing is left of any stream", over);
+        self.run_for(Duration::from_secs(60));
+        assert_eq!(self.client().role.parked(), 0, "nothing is parked for ever");
+        assert_eq!(
+            self.holdings(),
+            self.resting,
+            "nothing is left in the reactors"
+        );
+        self.oracles
+            .at_rest(&self.server().role, &self.client().role);
+
+        let turns = |sim: &Sim| sim.server().turns + sim.client().turns;
+        let before = turns(self);
+        self.run_for(Duration::from_secs(150));
+        let idle = turns(self) - before;
+        assert!(idle <= IDLE_TURNS_MAX, "{idle} turns in idleness");
+
+        let first = self.random().between(0, 1);
+        for host in [first, 1 - first] {
+            self.world.borrow_mut().stop(host);
+            let over = |sim: &mut Sim| sim.world.borrow().hosts[host].is_over;
+            self.run_until("it stops when asked to", over);
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.world.borrow().elapsed() + time;
+        while self.world.borrow().elapsed() < until {
+            self.step(Goal::Time(until));
+        }
+    }
+
+    pub fn run_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Sim) -> bool) {
+        self.world.borrow_mut().progressed();
+        while !is_so(self) {
+            self.step(Goal::That(what));
+        }
+    }
+
+    /// One turn of somebody, or the time until somebody has one.
+    fn step(&mut self, goal: Goal<'_>) {
+        let (steps, _) = self.place.get();
+        let mut world = self.world.borrow_mut();
+        self.place.set((steps + 1, world.elapsed()));
+        assert!(steps < STEPS_MAX, "there is no end to it");
+        let server = world.is_due(SERVER_HOST);
+        let client = world.is_due(CLIENT_HOST);
+        let choices = usize::from(server) + usize::from(client) + world.woken.len();
+        if choices == 0 {
+            return self.pass_time(&mut world, goal);
+        }
+        let mut choice = world.rng.between(0, choices - 1);
+        if choice < world.woken.len() {
+            let actor = *world.woken.iter().nth(choice).expect("one of them");
+            world.woken.remove(&actor);
+            self.actors[actor].step(&mut world, actor);
+        } else {
+            choice -= world.woken.len();
+            drop(world);
+            if server && choice == 0 {
+                self.turn_of_server();
+            } else {
+                self.turn_of_client();
+            }
+            world = self.world.borrow_mut();
+        }
+        // What it did took a while.
+        let now = world.elapsed() + Duration::from_micros(world.rng.between(0, 20) as u64);
+        world.advance_to(now);
+    }
+
+    fn turn_of_server(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.turn(&self.world);
+            server.role.check_invariants();
+            let budget = self.server_config.limits.undelivered;
+            let id = &self.client_config.id;
+            self.oracles.after_server(&mut server.role, budget, id);
+            self.check_both();
+        }
+    }
+
+    fn turn_of_client(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.turn(&self.world);
+            client.role.check_invariants(&client.io);
+            let budget = self.client_config.limits.undelivered;
+            self.oracles
+                .after_client(client, budget, &self.world.borrow());
+            self.check_owners();
+            self.check_both();
+        }
+    }
+
+    /// While nothing is under way between the two, they agree.
+    fn check_both(&mut self) {
+        if let (Some(server), Some(client)) = (&mut self.server, &mut self.client) {
+            let (server, client) = (&mut server.role, &mut client.role);
+            let (id, world) = (&self.client_config.id, &mut self.world.borrow_mut());
+            self.oracles.between(server, client, id, world);
+        }
+    }
+
+    fn pass_time(&self, world: &mut World, goal: Goal<'_>) {
+        let next = world.next_due().unwrap_or(Duration::MAX);
+        let what = match goal {
+            Goal::Time(until) => return world.advance_to(next.min(until)),
+            Goal::That(what) => what,
+        };
+        assert!(
+            next <= world.progress + STILL_MAX,
+            "stands still, waiting until {what}: {}; {:#?}",
+            self.summary(),
+            self.actors,
+        );
+        world.advance_to(next);
+    }
+
+    pub fn summary(&self) -> String {
+        let server = self.server.as_ref().map(|server| {
+            let (users, streams) = (server.role.users(), server.role.counters().streams);
+            format!("server: {users} users, {streams} streams")
+        });
+        let client = self.client.as_ref().map(|client| {
+            let (streams, parked) = (client.role.streams(), client.role.parked());
+            let linked = client.role.is_linked();
+            format!("client: {streams} streams, {parked} parked, linked {linked}")
+        });
+        format!("{server:?}, {client:?}")
+    }
+
+    /// Each stream has a socket or a dial's clock, each parked or lingering connection a socket of its
+    /// own, and the link has one.
+    fn check_owners(&self) {
+        let Some(Machine { role, io, .. }) = &self.client else {
+            return;
+        };
+        let (streams, parked) = (role.streams(), role.parked());
+        let owned = streams + parked + io.lingering();
+        if role.is_linked() {
+            assert!(
+                owned < io.len(),
+                "{streams} streams and {parked} parked connections share sockets"
+            );
+        }
+        let targets = [22, 80].map(|port| address(ORIGIN, port));
+        let world = self.world.borrow();
+        let open: usize = targets.iter().map(|to| world.open_to(1, *to)).sum();
+        assert!(
+            open <= owned,
+            "{open} connections to targets, of {streams} streams and {parked} parked"
+        );
+    }
+}
+
+/// Who asks for the proxies, and how much memory there is, is the seed's choice.
+pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
+    let id: siding::config::ClientId = "edge-1".parse().expect("an id");
+    let token = rng
+        .chance(50)
+        .then(|| Token::new(b"a token of tests").expect("long enough"));
+    let specs = [
+        format!("tcp:{TCP_PORT}:origin.test:22"),
+        format!("tcp:{REFUSED_PORT}:origin.test:23"),
+        format!("http:{HTTP_PORT}:origin.test:80"),
+    ];
+    let specs = specs.map(|spec| spec.parse::<Spec>().expect("a spec"));
+    let exposed = rng.chance(50);
+    let undelivered = rng.pick(&[1 << 20, 8 << 20, 64 << 20]);
+
+    let mut server = ServerConfig {
+        listen: address(SERVER, 7000),
+        bind: address(SERVER, 0).ip(),
+        token: token.clone(),
+        ..ServerConfig::default()
+    };
+    server.limits.undelivered = undelivered;
+    let mut client = ClientConfig {
+        server: "ws://edge.test:7000".parse().expect("an address"),
+        token,
+        ..ClientConfig::new(id.clone())
+    };
+    client.limits.undelivered = undelivered;
+    if exposed {
+        client.allow = Allow::new(Vec::new(), &specs);
+        client.expose = specs.map(Exposed::from).into();
+    } else {
+        let entry = |spec| ProxyEntry {
+            client: id.clone(),
+            spec,
+            options: HttpOptions::default(),
+        };
+        server.proxies = specs.map(entry).into();
+        let rule = "origin.test:*".parse().expect("a rule");
+        client.allow = Allow::new(vec![rule], &[]);
+    }
+    (server, client)
+}
+
+pub fn address(host: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(host.parse().expect("a literal address"), port)
+}
+
+pub const SERVER: &str = "192.0.2.1";
+pub const CLIENT: &str = "192.0.2.2";
+pub const ORIGIN: &str = "198.51.100.3";
+pub const USERS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
+/// Nobody listens there.
+pub const DEAD: &str = "192.0.2.5";
+/// Nothing ever answers there.
+pub const HOLE: &str = "2001:db8::1";
+
+pub const TCP_PORT: u16 = 10033;
+/// The target of this one does not listen.
+pub const REFUSED_PORT: u16 = 10034;
+pub const HTTP_PORT: u16 = 8080;
+
+/// Far beyond any scenario: whoever needs more goes in circles.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// Longer than any pause of an actor and any look-up, and shorter than every deadline that could
+/// mend a stream that hangs.
+const STILL_MAX: Duration = Duration::from_secs(8);
+
+/// Both sides, in 150 s: ten pings each way, and what strays and short reads make of them.
+const IDLE_TURNS_MAX: u64 = 400;
