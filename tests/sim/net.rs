@@ -27,11 +27,13 @@ pub struct SimNet {
 /// One end of a pipe; dropped, it is closed.
 pub struct SimStream {
     world: Rc<RefCell<World>>,
+    host: HostId,
     end: EndId,
 }
 
 pub struct SimListener {
     world: Rc<RefCell<World>>,
+    host: HostId,
     address: SocketAddr,
 }
 
@@ -39,6 +41,7 @@ impl SimNet {
     fn stream(&self, end: EndId) -> SimStream {
         SimStream {
             world: Rc::clone(&self.world),
+            host: self.host,
             end,
         }
     }
@@ -62,8 +65,12 @@ impl Net for SimNet {
             host: self.host,
             index: key.index,
         };
+        let mut world = self.world.borrow_mut();
+        let address = world.listen(address, watcher)?;
+        world.hosts[self.host].descriptors += 1;
         Ok(SimListener {
-            address: self.world.borrow_mut().listen(address, watcher)?,
+            address,
+            host: self.host,
             world: Rc::clone(&self.world),
         })
     }
@@ -73,13 +80,22 @@ impl Net for SimNet {
     }
 
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
-        let (end, from) = self.world.borrow_mut().accept(listener.address)?;
+        let mut world = self.world.borrow_mut();
+        world.descriptor(self.host)?;
+        let accepted = world.accept(listener.address);
+        world.hosts[self.host].descriptors -= usize::from(accepted.is_err());
+        drop(world);
+        let (end, from) = accepted?;
         Ok((self.stream(end), from))
     }
 
     fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<SimStream> {
-        let end = self.world.borrow_mut().connect(address, self.address);
-        let mut stream = self.stream(end);
+        let mut world = self.world.borrow_mut();
+        world.descriptor(self.host)?;
+        let dialled = world.dial(address, self.address);
+        world.hosts[self.host].descriptors -= usize::from(dialled.is_err());
+        drop(world);
+        let mut stream = self.stream(dialled?);
         if purpose == Purpose::Link {
             self.prefer_latency(&mut stream);
         }
@@ -152,12 +168,16 @@ impl Write for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        self.world.borrow_mut().close(self.end);
+        let mut world = self.world.borrow_mut();
+        world.hosts[self.host].descriptors -= 1;
+        world.close(self.end);
     }
 }
 
 impl Drop for SimListener {
     fn drop(&mut self) {
-        self.world.borrow_mut().unlisten(self.address);
+        let mut world = self.world.borrow_mut();
+        world.hosts[self.host].descriptors -= 1;
+        world.unlisten(self.address);
     }
 }

@@ -16,6 +16,7 @@
 
 mod bytes;
 mod events;
+mod faults;
 
 use std::{
     cmp::Reverse,
@@ -30,6 +31,10 @@ use siding::{
     reactor::net::{Event, Ready},
 };
 
+pub use self::{
+    bytes::LINK_PORT,
+    faults::{Excuse, Fault, Storm},
+};
 use crate::{rng::Rng, tally::Tally};
 
 /// One end of a pipe. Never used again after it is closed.
@@ -74,6 +79,9 @@ pub struct Weather {
 pub struct World {
     pub rng: Rng,
     pub weather: Weather,
+    pub storm: Storm,
+    /// Whom a look-up of the server may find instead.
+    pub impostor: Option<IpAddr>,
     start: Instant,
     now: Duration,
     ends: Vec<End>,
@@ -108,6 +116,9 @@ pub struct Host {
     pub wakes: Option<Duration>,
     /// It is not scheduled before this.
     pub frozen_until: Duration,
+    /// Sockets and listeners that it has, and how many it may have.
+    pub descriptors: usize,
+    descriptors_max: Option<usize>,
     /// Its last poll was asked not to sleep.
     pub hurried: bool,
     /// Events taken and calls that moved something.
@@ -215,6 +226,8 @@ impl World {
         let mut rng = Rng(seed);
         World {
             weather: Weather::new(&mut rng),
+            storm: Storm::default(),
+            impostor: None,
             rng,
             start: Instant::now(),
             now: Duration::ZERO,
@@ -242,7 +255,7 @@ impl World {
     pub fn clocks(&self) -> Now {
         Now {
             instant: self.start + self.now,
-            unix: Duration::from_secs(1_765_000_000) + self.now,
+            unix: self.unix(),
         }
     }
 
@@ -317,9 +330,10 @@ impl World {
                 self.arm(end);
             }
             Due::Answer(host, name) => {
-                let result = match self.names.get(&*name) {
-                    Some(addresses) => Ok(addresses.clone()),
-                    None => Err("no such name".into()),
+                let result = match (self.misnamed(&name), self.names.get(&*name)) {
+                    (Some(result), _) => result,
+                    (None, Some(addresses)) => Ok(addresses.clone()),
+                    (None, None) => Err("no such name".into()),
                 };
                 self.hosts[host]
                     .others
@@ -349,6 +363,7 @@ impl World {
     pub fn resolve(&mut self, host: HostId, name: &str) {
         let millis = self.weather.names_millis as usize;
         let after = Duration::from_millis(self.rng.between(0, millis) as u64);
+        let after = after + self.name_delay();
         self.schedule(after, Due::Answer(host, name.into()));
     }
 
@@ -486,6 +501,12 @@ impl World {
         } = self.ends[end];
         if gone {
             return;
+        }
+        let detained = self.detained(local, remote);
+        if detained > self.now {
+            // It is sent again now and then.
+            let again = detained - self.now + self.moment();
+            return self.schedule(again, Due::Syn(end));
         }
         let back = self.latency();
         if !self.listeners.contains_key(&remote) {

@@ -204,7 +204,9 @@ impl World {
         let Some(to) = self.ends[from].peer else {
             return;
         };
-        let at = (self.now + self.latency()).max(self.ends[to].arrives);
+        let found = &self.ends[to];
+        let earliest = self.detained(found.local, found.remote).max(found.arrives);
+        let at = (self.now + self.latency()).max(earliest);
         let found = &mut self.ends[to];
         found.arrives = at;
         if let Segment::Data(bytes) = &segment {
