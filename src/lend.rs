@@ -37,6 +37,8 @@ impl<N: Net, O: Copy> Sockets for Reactor<N, O> {
     fn standing(&self, key: Key) -> Standing {
         if self.is_failed(key) {
             Standing::Failed
+        } else if self.is_deaf(key) {
+            Standing::Deaf
         } else if self.is_readable(key) {
             Standing::Readable
         } else {

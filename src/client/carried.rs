@@ -60,14 +60,19 @@ pub(super) struct Exchange {
     pub asked: Asked,
     /// Doing it twice is like doing it once.
     repeatable: bool,
+    /// It is, or may be, more than is kept of it.
+    long: bool,
+    /// The user may wait for 100 before it says more.
+    expects: bool,
     /// Its connection comes from the pool and has not answered yet: it may have been dead by then.
     pub unproved: bool,
     /// It was sent a second time.
     pub retried: bool,
     /// The response head, as far as it has come; `None` once it was final.
     pub head: Option<Gather>,
-    /// How many interim heads (1xx) have come.
-    pub interims: u32,
+    /// How many interim heads (1xx) have come, and how long they were.
+    pub interims: usize,
+    pub interim_bytes: usize,
     /// The connection's history; `born` and `peer` are known once it is connected.
     pub origin: Option<pool::Origin>,
     /// What the final head said.
@@ -217,11 +222,16 @@ impl Client {
             State::Dialling {
                 exchange: Some(exchange),
                 ..
-            } => Some(exchange.repeatable),
+            } => Some((exchange.repeatable, exchange.long)),
             _ => None,
         };
-        if let Some(repeatable) = repeatable
-            && let Some((key, origin)) = self.take(io, &upstream, repeatable, now)
+        // What could not be sent again, whatever its method, is not sent where that may be needed.
+        let all_is_kept = self.shared.budget.pressure() == Pressure::Calm;
+        if let Some((repeatable, long)) = repeatable
+            && let again = repeatable
+            && !long
+            && all_is_kept
+            && let Some((key, origin)) = self.take(io, &upstream, again, now)
         {
             self.counters.reused += 1;
             let found = &mut self.carried[carried as usize];
@@ -473,8 +483,9 @@ impl Client {
     }
 
     pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) {
-        if let Some(key) = self.carried.get(carried as usize).and_then(Carried::key) {
-            io.set_deadline(key, Deadline::Idle(self.config.timeouts.half_close));
+        // The end of a request is none of its connection's: an exchange has its own deadlines.
+        if let Some(State::Raw(key)) = self.carried.get(carried as usize).map(|it| &it.state) {
+            io.set_deadline(*key, Deadline::Idle(self.config.timeouts.half_close));
         }
     }
 
@@ -488,7 +499,8 @@ impl Client {
         };
         match &found.state {
             State::Exchange(key, exchange) if exchange.head.is_some() => {
-                if !tunnel.mux.is_request_told(stream) && !tunnel.mux.has_tail(stream) {
+                let waits = exchange.expects && exchange.interims == 0;
+                if !waits && !tunnel.mux.is_request_told(stream) && !tunnel.mux.has_tail(stream) {
                     // The origin is not to blame: the request is still coming.
                     io.set_deadline(*key, Deadline::Idle(self.config.timeouts.response_head));
                 } else {
@@ -514,7 +526,8 @@ impl Client {
                 }
                 self.schedule();
             }
-            _ => self.fail_stream(io, carried, Reason::HalfCloseTimeout),
+            // A response that has begun may take its time.
+            State::Exchange(..) | State::Queued(..) | State::Dialling { .. } => {}
         }
     }
 
@@ -694,10 +707,13 @@ impl Exchange {
                 connection_auth: facts.tied,
             },
             repeatable: facts.repeatable,
+            long: facts.long,
+            expects: facts.expects,
             unproved: false,
             retried: false,
             head: Some(Gather::default()),
             interims: 0,
+            interim_bytes: 0,
             origin: None,
             facts: pool::Facts::default(),
             idle_max: None,

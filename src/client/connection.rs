@@ -322,13 +322,14 @@ impl Client {
         payload: &[u8],
         now: Now,
     ) -> Result<(), Down> {
-        match (kind, &self.connection) {
+        match (kind, &mut self.connection) {
             (Kind::Welcome, Connection::Hello(..)) => self.welcome(io, &parse(payload)?, now),
             (Kind::ProxyOpened, Connection::Up(..)) => {
                 self.proxy_opened(&parse(payload)?);
                 Ok(())
             }
-            (Kind::Goaway, Connection::Up(..)) => {
+            (Kind::Goaway, Connection::Up(tunnel, _)) => {
+                tunnel.mux.peer_leaves();
                 info!("link {}: server drains", self.config.id);
                 Ok(())
             }

@@ -152,7 +152,10 @@ impl Client {
         match response.kind {
             Kind::Interim => {
                 exchange.interims += 1;
-                if exchange.interims > INTERIMS_MAX {
+                exchange.interim_bytes += head.len();
+                if exchange.interims > self.config.limits.interims
+                    || exchange.interim_bytes > self.config.limits.head
+                {
                     info!(
                         "{user}: {} sends interim responses without end",
                         exchange.upstream
@@ -186,19 +189,24 @@ impl Client {
             }
             Kind::Final => {
                 // A user whose request is not read to its end cannot send another (RFC 9112 §9.3).
-                let keep = response.keep() && tunnel.mux.is_request_told(stream);
+                // A server that drains takes no other.
+                let keep = response.keep()
+                    && tunnel.mux.is_request_told(stream)
+                    && !tunnel.mux.is_peer_leaving();
                 response.write_to(&mut written, keep, now.unix);
                 let hint = response.keep_alive;
                 if exchange.retried {
                     self.pool.retried();
                 }
                 exchange.head = None;
-                exchange.idle_max = hint.timeout.map(|idle| idle.saturating_sub(IDLE_MARGIN));
+                exchange.idle_max = hint.timeout.map(|idle| idle - IDLE_MARGIN.min(idle / 2));
                 exchange.facts = pool::Facts {
                     final_head: true,
                     framed_end: response.framing != Framing::UntilClose,
-                    persistent: response.reusable.is_ok()
-                        && hint.max != Some(0)
+                    persistent: matches!(
+                        response.reusable,
+                        Ok(()) | Err(NotReusable::ConnectionAuth)
+                    ) && hint.max != Some(0)
                         && exchange.idle_max != Some(Duration::ZERO),
                     tied_to_user: response.reusable == Err(NotReusable::ConnectionAuth),
                     ..pool::Facts::default()
@@ -271,10 +279,6 @@ impl Client {
     }
 }
 
-/// Interim responses to one request: 100, a few of 102 or 103. They are sent on at once, whether the
-/// user reads or not, and each renews the origin's deadline.
-const INTERIMS_MAX: u32 = 16;
-
-/// How long before an origin's own limit (`Keep-Alive: timeout=N`) its connection is given up: a request
-/// that left just before it would arrive just after.
+/// How long before an origin's own limit (`Keep-Alive: timeout=N`) its connection is given up, or half
+/// of that if it is less: a request that left just before it would arrive just after.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);

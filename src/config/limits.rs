@@ -194,6 +194,11 @@ pub struct ClientLimits {
     /// targets cost at most that many sockets.
     #[serde(deserialize_with = "concurrency")]
     pub dials: usize,
+    /// Interim responses (1xx) to one request; together they are at most `head` bytes. 100: a `102`
+    /// every 20 s for half an hour. They are passed on at once, whether the user reads or not, and
+    /// each renews the origin's deadline.
+    #[serde(deserialize_with = "concurrency")]
+    pub interims: usize,
 }
 
 impl Default for ClientLimits {
@@ -205,6 +210,7 @@ impl Default for ClientLimits {
             chunk_extension: 1 << 10,
             trailers: 8 << 10,
             dials: 256,
+            interims: 100,
         }
     }
 }
@@ -413,7 +419,8 @@ mod tests {
         assert_eq!(
             read(
                 r#"{ "undelivered": "1GiB", "head": "1MiB", "fields": 1000,
-                "chunk_extension": "16KiB", "trailers": "1MiB", "dials": 65535 }"#
+                "chunk_extension": "16KiB", "trailers": "1MiB", "dials": 65535,
+                "interims": 1000 }"#
             ),
             Ok(ClientLimits {
                 undelivered: 1 << 30,
@@ -421,7 +428,8 @@ mod tests {
                 fields: 1000,
                 chunk_extension: 16 << 10,
                 trailers: 1 << 20,
-                dials: 65535
+                dials: 65535,
+                interims: 1000
             })
         );
         assert_eq!(

@@ -483,6 +483,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             .is_some_and(|socket| socket.serial == key.serial && socket.failed.is_some())
     }
 
+    /// Whether the peer has ended in order, and was reset then: it takes nothing any more.
+    pub fn is_deaf(&self, key: Key) -> bool {
+        self.sockets
+            .get(key.index as usize)
+            .is_some_and(|socket| socket.serial == key.serial && socket.deaf)
+    }
+
     /// Whether a read may find something, as far as we were told.
     pub fn is_readable(&self, key: Key) -> bool {
         self.sockets

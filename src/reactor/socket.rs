@@ -33,6 +33,9 @@ pub(super) struct Socket<N: Net, O> {
     pub writable: bool,
     /// The peer was seen to close, or the socket to fail.
     pub closed: bool,
+    /// The peer was reset after it had ended in order: nothing can be written, and no event will tell
+    /// of it again.
+    pub deaf: bool,
     /// A short read does not mean that there is no more: only "would block" does.
     pub read_on: bool,
     pub connecting: bool,
@@ -111,6 +114,7 @@ impl<N: Net, O> Socket<N, O> {
             readable,
             writable: true,
             closed: false,
+            deaf: false,
             read_on: false,
             connecting: false,
             again: false,

@@ -156,7 +156,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         {
             socket.readable = true;
             // A reset after a FIN (EPIPE): what came before was whole, only writing has failed.
-            if error.kind() != io::ErrorKind::BrokenPipe {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                socket.deaf = true;
+            } else {
                 socket.failed = Some(error.kind());
             }
         }

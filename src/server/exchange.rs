@@ -16,11 +16,12 @@ use crate::{
     clock::Now,
     config::{Host, HostPolicy, Kind, Target},
     http::{
-        Body, BodyLimits, Edits, Forwarded, Gather, Gathered, HeadLimits, Refused, Request,
-        RequestTarget, Scheme, Version, end_of_forwarding, error_reply,
+        Body, BodyLimits, Edits, Forwarded, Framing, Gather, Gathered, HeadLimits, Refused,
+        Request, RequestTarget, Scheme, Version, end_of_forwarding, error_reply,
     },
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
+        REPLAY_MAX,
         control::{How, ProxyConnect, Reason, RequestFacts},
         mux::{Ended, StreamEnd},
     },
@@ -122,23 +123,6 @@ impl Server {
             return;
         };
         let asked = request.asked();
-        let keep_alive = asked.keep_alive && !self.stage.is_ending();
-        let facts = RequestFacts {
-            head: is_head,
-            http10: asked.version == Version::Http10,
-            upgrade: asked.upgrade,
-            keep_alive,
-            tied: asked.connection_auth,
-            repeatable: request.repeatable(),
-        };
-        let connect = ProxyConnect {
-            proxy_id: found.id.clone(),
-            user_id: user,
-            remote_host: route.target.host.to_string(),
-            remote_port: route.target.port,
-            protocol: route.protocol.into(),
-            request: (!route.connect).then_some(facts),
-        };
         let mut written = Vec::new();
         let body = if route.connect {
             Body::raw()
@@ -151,7 +135,31 @@ impl Server {
             request.write_to(&mut written, &edits);
             request.body(self.body_limits())
         };
+        let facts = RequestFacts {
+            head: is_head,
+            http10: asked.version == Version::Http10,
+            upgrade: asked.upgrade,
+            keep_alive: asked.keep_alive && !self.stage.is_ending(),
+            tied: asked.connection_auth,
+            repeatable: request.repeatable(),
+            long: match request.framing {
+                Framing::None => false,
+                Framing::Length(length) => length > REPLAY_MAX.saturating_sub(written.len()) as u64,
+                // Nobody knows yet.
+                Framing::Chunked | Framing::UntilClose | Framing::Raw => true,
+            },
+            expects: request.expects_continue,
+        };
+        let connect = ProxyConnect {
+            proxy_id: found.id.clone(),
+            user_id: user,
+            remote_host: route.target.host.to_string(),
+            remote_port: route.target.port,
+            protocol: route.protocol.into(),
+            request: (!route.connect).then_some(facts),
+        };
         let whole = body.is_ended();
+        let go_ahead = (facts.expects && !whole).then_some(written.len() as u64);
         match self.open_stream(io, front, connect, written, body, now) {
             Ok(stream) => {
                 let state = if route.connect {
@@ -160,6 +168,7 @@ impl Server {
                     State::Exchange {
                         stream,
                         head: is_head,
+                        go_ahead,
                     }
                 };
                 self.fronts[front as usize].state = state;
@@ -267,7 +276,7 @@ impl Server {
             // Only raw streams end by FIN, and an upgraded one is raw.
             StreamEnd::Answered { .. } | StreamEnd::Closed => self.close_answered(io, front),
             StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) if !ended.answered => {
-                if reason == Reason::UserReset {
+                if reason == Reason::UserReset || ended.torn {
                     self.fronts.remove(front as usize);
                     io.abort(key);
                 } else {

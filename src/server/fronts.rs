@@ -42,6 +42,8 @@ pub(super) enum State {
         stream: Handle,
         /// The method is HEAD: an error answer has no body.
         head: bool,
+        /// The user may wait for 100, so long as no more than these bytes, the head, were sent.
+        go_ahead: Option<u64>,
     },
     /// CONNECT: the target is being dialled, the user waits for its 200.
     Connect(Handle),
@@ -217,11 +219,16 @@ impl Server {
         let (link, key) = (found.link, found.key);
         match found.state {
             State::Head(_) => self.head_timeout(io, front),
-            State::Exchange { stream, .. } => {
+            State::Exchange {
+                stream, go_ahead, ..
+            } => {
                 let Some(tunnel) = self.links.tunnel(link) else {
                     return;
                 };
-                if tunnel.mux.has_tail(stream) {
+                if go_ahead.is_some_and(|head| tunnel.mux.has_only_sent(stream, head)) {
+                    // The user waits for 100, and the client for the origin, which may take its time.
+                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                } else if tunnel.mux.has_tail(stream) {
                     // It neither sends what is due nor takes what is here for it.
                     self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
                 } else if tunnel.mux.is_request_whole(stream) {
@@ -233,8 +240,11 @@ impl Server {
                     self.give_up(io, front, link, stream, Reason::RequestTimeout);
                 } else {
                     let reason = Reason::RequestTimeout;
-                    self.abort_stream(io, front, link, stream, reason);
-                    self.answer_error(io, front, reason.status(), "request body too slow");
+                    if self.abort_stream(io, front, link, stream, reason) {
+                        io.abort(self.fronts.remove(front as usize).key);
+                    } else {
+                        self.answer_error(io, front, reason.status(), "request body too slow");
+                    }
                 }
             }
             State::Connect(stream) | State::Raw(stream) => {
@@ -274,6 +284,7 @@ impl Server {
         io.abort(self.fronts.remove(front as usize).key);
     }
 
+    /// Ends a stream from this side; whether its user has got a part of a head.
     fn abort_stream<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
@@ -281,9 +292,9 @@ impl Server {
         link: u32,
         stream: Handle,
         reason: Reason,
-    ) {
+    ) -> bool {
         let Some(tunnel) = self.links.tunnel(link) else {
-            return;
+            return false;
         };
         let ended = tunnel.mux.abort(stream, reason, &mut self.shared.budget);
         self.schedule(link);
@@ -292,6 +303,7 @@ impl Server {
         {
             self.log_end(user, proxy, &ended, io.now());
         }
+        ended.is_some_and(|ended| ended.torn)
     }
 
     /// The front's stream is over.

@@ -105,6 +105,12 @@ pub struct RequestFacts {
     /// The request may be sent twice (RFC 9110 §9.2.2).
     #[serde(default, skip_serializing_if = "is_false")]
     pub repeatable: bool,
+    /// It is, or may be, longer than what is kept of a request that may have to be sent twice.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub long: bool,
+    /// The user may wait for 100 before it sends the body.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub expects: bool,
 }
 
 fn is_false(value: &bool) -> bool {

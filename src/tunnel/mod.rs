@@ -28,6 +28,8 @@ mod tail;
 pub mod upgrade;
 pub mod window;
 
+pub use replay::REPLAY_MAX;
+
 use std::{
     io,
     time::{Duration, Instant},
@@ -82,6 +84,8 @@ pub enum Standing {
     Quiet,
     /// There may be something to read.
     Readable,
+    /// What it had to say was whole, and it takes nothing any more.
+    Deaf,
     /// It was reset, or timed out.
     Failed,
 }

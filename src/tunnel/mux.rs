@@ -136,6 +136,8 @@ pub struct Mux {
     highest: u64,
     /// We have said goaway.
     leaving: bool,
+    /// The peer has.
+    peer_leaving: bool,
     /// Tells tenants of a slot apart.
     serial: u32,
     /// The peer has proved itself.
@@ -165,6 +167,7 @@ impl Mux {
             turns: 0,
             highest: 0,
             leaving: false,
+            peer_leaving: false,
             serial: 0,
             welcomed: false,
             footprint: Footprint::default(),
@@ -196,6 +199,16 @@ impl Mux {
     pub fn goaway(&mut self) {
         self.leaving = true;
         self.control(Kind::Goaway, &Goaway { last: self.highest });
+    }
+
+    /// The peer has said goaway.
+    pub fn peer_leaves(&mut self) {
+        self.peer_leaving = true;
+    }
+
+    /// Whether it has.
+    pub fn is_peer_leaving(&self) -> bool {
+        self.peer_leaving
     }
 
     /// The peer has said goaway: the streams above `last` were untouched, and end here.
@@ -444,15 +457,23 @@ impl Mux {
         budget: &mut Budget,
         now: Now,
     ) -> Option<Happened> {
+        let side = self.side;
         let stream = self.stream(handle)?;
-        let (key, sent) = (stream.key?, stream.relay.is_sent());
+        let (key, sent, raw) = (stream.key?, stream.relay.is_sent(), stream.raw);
         let has_tail = stream.relay.tail_len() > 0;
         match sockets.standing(key) {
             Standing::Failed if sent => {
                 let reason = self.reset_reason();
                 return Some(self.fail(handle, How::Abort, reason, budget));
             }
-            Standing::Failed | Standing::Readable => self.schedule(handle),
+            // It has said all, and nobody is left to have what is said to it. (An origin that has may
+            // have answered.)
+            Standing::Deaf if sent && (side == Side::Server || raw) => {
+                let how = if raw { How::Orderly } else { How::Abort };
+                let reason = self.reset_reason();
+                return Some(self.fail(handle, how, reason, budget));
+            }
+            Standing::Failed | Standing::Deaf | Standing::Readable => self.schedule(handle),
             Standing::Quiet => {}
         }
         if has_tail {
@@ -482,6 +503,15 @@ impl Mux {
     pub fn is_held_up(&mut self, handle: Handle) -> bool {
         self.stream(handle)
             .is_some_and(|stream| stream.is_held_up())
+    }
+
+    /// Whether no more than so many bytes were sent, and none received.
+    pub fn has_only_sent(&mut self, handle: Handle, bytes: u64) -> bool {
+        self.stream(handle).is_some_and(|stream| {
+            stream.relay.sent <= bytes
+                && stream.relay.delivered == 0
+                && stream.relay.tail_len() == 0
+        })
     }
 
     /// Whether received bytes of the stream wait for its socket.

@@ -39,6 +39,8 @@ pub(super) struct Relay {
     tail: Option<Box<Tail>>,
     /// What the far side has said, while it may have to be written to another socket.
     replay: Option<Box<Replay>>,
+    /// The last bytes that reached the socket.
+    last: [u8; 4],
     /// Payload bytes put in frames.
     pub sent: u64,
     /// Payload bytes that reached the socket.
@@ -119,6 +121,7 @@ impl Relay {
             pending: None,
             tail: None,
             replay: None,
+            last: [0; 4],
             sent: 0,
             delivered: 0,
         }
@@ -395,7 +398,7 @@ impl Relay {
                 Err(error) => return Err(self.break_inbound(error)),
             }
         }
-        self.written(written);
+        self.written(&bytes[..written]);
         if written == bytes.len() {
             self.window.passed(written, limits.max);
         } else {
@@ -417,16 +420,14 @@ impl Relay {
         sockets: &mut dyn Sockets,
         now: Instant,
     ) -> Result<(), io::Error> {
-        let Some(tail) = &mut self.tail else {
+        let Some(mut tail) = self.tail.take() else {
             return Ok(());
         };
         match write_all(sockets, key, tail.as_slice()) {
             Ok(written) => {
+                self.written(&tail.as_slice()[..written]);
                 tail.advance(written, now);
-                if tail.is_empty() {
-                    self.tail = None;
-                }
-                self.written(written);
+                self.tail = (!tail.is_empty()).then_some(tail);
                 Ok(())
             }
             Err(error) => Err(self.break_inbound(error)),
@@ -434,9 +435,13 @@ impl Relay {
     }
 
     /// Bytes have reached the socket.
-    fn written(&mut self, bytes: usize) {
-        self.delivered += bytes as u64;
-        if bytes > 0
+    fn written(&mut self, bytes: &[u8]) {
+        self.delivered += bytes.len() as u64;
+        let new = bytes.len().min(self.last.len());
+        self.last.rotate_left(new);
+        let kept = self.last.len() - new;
+        self.last[kept..].copy_from_slice(&bytes[bytes.len() - new..]);
+        if !bytes.is_empty()
             && self
                 .replay
                 .as_ref()
@@ -444,6 +449,11 @@ impl Relay {
         {
             self.replay = None;
         }
+    }
+
+    /// Whether something has reached the socket, and not up to the end of a head.
+    pub fn is_between_bytes_of_a_head(&self) -> bool {
+        self.delivered > 0 && self.last != *b"\r\n\r\n"
     }
 
     /// Keeps what the far side says, from its first byte on, until [`Relay::drop_replay`]: the socket

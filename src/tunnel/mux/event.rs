@@ -43,6 +43,8 @@ pub struct Ended {
     pub opened: Instant,
     /// The final response head has passed: no other answer may be given.
     pub answered: bool,
+    /// A part of an interim head has reached the socket, and not its end: nothing may follow.
+    pub torn: bool,
 }
 
 /// A stream that is gone before its socket: its link is, or the far side gave it up in order.

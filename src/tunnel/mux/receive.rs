@@ -224,6 +224,9 @@ impl Mux {
             return Ok(self.write_failed(handle, budget));
         }
         self.credit_if_due(handle, budget);
+        if let Some(answered) = self.answered_early(handle, budget) {
+            return Ok(Some(answered));
+        }
         let finished = self.finish_inbound(handle, sockets, budget);
         // Whatever still waits for the socket after the end must not wait for ever.
         let waits = end.is_some()
@@ -231,6 +234,32 @@ impl Mux {
                 .stream(handle)
                 .is_some_and(|stream| stream.key.is_some() && stream.relay.tail_len() > 0);
         Ok(finished.or(waits.then_some(Happened::HalfClosed(owner))))
+    }
+
+    /// The answer is here whole, its user has not taken all of it, and is not done with its request: it
+    /// may not read before it has written, and nobody else wants the rest of that.
+    fn answered_early(&mut self, handle: Handle, budget: &mut Budget) -> Option<Happened> {
+        let initial = self.window.initial;
+        if self.side == Side::Client {
+            return None;
+        }
+        let stream = self.stream(handle)?;
+        if stream.raw || stream.relay.is_sent() {
+            return None;
+        }
+        let before = stream.relay.footprint(initial);
+        let rest = stream.relay.take_rest()?;
+        self.settle(handle.index, before, budget);
+        let stream = self.forget(handle, budget);
+        let end = StreamEnd::Answered {
+            keep: false,
+            request_whole: false,
+        };
+        Some(Happened::Orphaned(Orphan {
+            owner: stream.owner,
+            ended: stream.ended(end),
+            rest: Some(rest),
+        }))
     }
 
     fn receive_credit(&mut self, handle: Handle, bytes: u32) -> Result<(), Violation> {

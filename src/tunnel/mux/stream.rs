@@ -100,6 +100,7 @@ impl Stream {
             delivered: self.relay.delivered,
             opened: self.opened,
             answered: self.answered,
+            torn: !self.answered && self.relay.is_between_bytes_of_a_head(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod replay;
+mod torn;
 mod trailers;
 
 use std::{
@@ -229,6 +230,8 @@ fn facts() -> RequestFacts {
         keep_alive: true,
         tied: false,
         repeatable: true,
+        long: false,
+        expects: false,
     }
 }
 
