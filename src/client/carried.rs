@@ -218,19 +218,19 @@ impl Client {
         upstream: Upstream,
         now: Now,
     ) {
-        let repeatable = match &self.carried[carried as usize].state {
+        // What could not be sent again, whatever its method, is not sent where that may be needed.
+        let is_calm = self.shared.budget.pressure() == Pressure::Calm;
+        let asked = match &self.carried[carried as usize].state {
             State::Dialling {
                 exchange: Some(exchange),
                 ..
-            } => Some((exchange.repeatable, exchange.long)),
+            } => {
+                let again = exchange.repeatable && !exchange.long && is_calm;
+                Some((exchange.repeatable, again))
+            }
             _ => None,
         };
-        // What could not be sent again, whatever its method, is not sent where that may be needed.
-        let all_is_kept = self.shared.budget.pressure() == Pressure::Calm;
-        if let Some((repeatable, long)) = repeatable
-            && let again = repeatable
-            && !long
-            && all_is_kept
+        if let Some((repeatable, again)) = asked
             && let Some((key, origin)) = self.take(io, &upstream, again, now)
         {
             self.counters.reused += 1;
@@ -512,14 +512,14 @@ impl Client {
                 let expired = tunnel
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
-                let Expired::GivenUp { ended, stuck } = expired else {
+                let Expired::GivenUp { ended, cut } = expired else {
                     let idle = self.config.timeouts.half_close;
                     return io.set_deadline(key, Deadline::Idle(idle));
                 };
                 if let Some(gone) = self.remove(io, carried) {
                     self.log_end(&gone, &ended, io.now());
                 }
-                if stuck {
+                if cut {
                     io.abort(key);
                 } else {
                     io.linger(key, GOODBYE_MAX);

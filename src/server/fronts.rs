@@ -255,13 +255,13 @@ impl Server {
                     .mux
                     .half_close_expired(stream, &mut self.shared.budget);
                 self.schedule(link);
-                let Expired::GivenUp { ended, stuck } = expired else {
+                let Expired::GivenUp { ended, cut } = expired else {
                     let idle = self.config.timeouts.half_close;
                     return io.set_deadline(key, Deadline::Idle(idle));
                 };
                 let gone = self.fronts.remove(front as usize);
                 self.log_end(gone.user, gone.proxy, &ended, io.now());
-                if stuck {
+                if cut {
                     io.abort(key);
                 } else {
                     // What the kernel still holds for the user is not taken from it.

@@ -386,7 +386,8 @@ impl Mux {
     }
 
     /// Nothing has moved at the socket of a half-closed raw stream for too long. Unless the peer's reader
-    /// is why, the stream is given up: in order, so that what the peer still has to deliver is.
+    /// is why, the stream is given up: in order if the end of what was read here was told, so that what
+    /// the peer still has to deliver is; else a cut must not look like an end.
     pub fn half_close_expired(&mut self, handle: Handle, budget: &mut Budget) -> Expired {
         let Some(stream) = self.stream(handle) else {
             return Expired::Waits;
@@ -394,10 +395,14 @@ impl Mux {
         if stream.is_held_up() || stream.relay.has_pending() {
             return Expired::Waits;
         }
-        let stuck = stream.relay.tail_len() > 0;
+        let cut = !stream.relay.is_delivered();
+        let how = match stream.relay.is_sent() {
+            true => How::Orderly,
+            false => How::Abort,
+        };
         let ended = stream.ended(StreamEnd::Failed(Reason::HalfCloseTimeout));
-        self.close(handle, How::Orderly, Reason::HalfCloseTimeout, budget);
-        Expired::GivenUp { ended, stuck }
+        self.close(handle, how, Reason::HalfCloseTimeout, budget);
+        Expired::GivenUp { ended, cut }
     }
 
     /// Whether the final response head has passed: no other answer may be given.

@@ -72,6 +72,7 @@ fn pooled_exchanges(sim: &mut Sim) {
 
     let mut random = sim.random();
     let mood = http::Mood {
+        storm: false,
         bulk,
         rough: random.chance(50),
         most: if bulk {

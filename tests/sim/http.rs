@@ -12,7 +12,7 @@ use crate::{
     message::{Body, Framing, Head, head_end, write_body},
     rng::{Rng, pattern},
     sim::{Actor, USERS},
-    world::{ActorId, EndId, Watcher, World},
+    world::{ActorId, EndId, Excuse, SERVER_HOST, Watcher, World},
 };
 
 /// One request and its response.
@@ -54,9 +54,19 @@ pub enum Answer {
     Hasty,
     /// With a length, and a reset one byte before the end.
     Breaks,
+    /// As that, and an end in order.
+    Stops,
+    /// With a length, and more than that.
+    Exceeds,
+    /// 401 of a scheme that authenticates connections.
+    Ties,
+    /// Not in HTTP.
+    Babbles,
+    /// By closing, before it has said anything.
+    Leaves,
 }
 
-const ANSWERS: [Answer; 9] = [
+const ANSWERS: [Answer; 14] = [
     Answer::Length,
     Answer::Chunked,
     Answer::UntilClose,
@@ -66,7 +76,15 @@ const ANSWERS: [Answer; 9] = [
     Answer::Silent,
     Answer::Hasty,
     Answer::Breaks,
+    Answer::Stops,
+    Answer::Exceeds,
+    Answer::Ties,
+    Answer::Babbles,
+    Answer::Leaves,
 ];
+
+/// Of these, what origins do in good weather.
+const PLAIN: usize = 9;
 
 /// How a user's connection ends, after the last response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +97,8 @@ enum Parting {
     Asks,
     /// The last request is HTTP/1.0.
     Old,
+    /// The last request has a body that is no HTTP.
+    Spoils,
     /// The user resets somewhere on the way, or else closes.
     Aborts,
 }
@@ -92,6 +112,8 @@ pub struct Mood {
     pub rough: bool,
     /// Everybody asks once, for all that there is.
     pub bulk: bool,
+    /// In a storm: users stand still and spoil their requests, origins answer anything.
+    pub storm: bool,
 }
 
 /// What the origin has seen.
@@ -112,6 +134,13 @@ pub struct Ledger {
     pub closing: bool,
 }
 
+impl Ledger {
+    /// How much did not go as it should.
+    pub fn trouble(&self) -> (usize, usize, usize) {
+        (self.lost, self.broken, self.abandoned)
+    }
+}
+
 impl Exchange {
     fn new(id: u64, mood: Mood, rng: &mut Rng) -> Exchange {
         let method = rng.pick(&[Method::Get, Method::Get, Method::Head, Method::Post]);
@@ -129,7 +158,8 @@ impl Exchange {
         let mut answer = match rng.between(0, 9) {
             0..=2 => Answer::Length,
             3..=5 => Answer::Chunked,
-            _ if mood.rough => rng.pick(&ANSWERS),
+            _ if mood.storm => rng.pick(&ANSWERS),
+            _ if mood.rough => rng.pick(&ANSWERS[..PLAIN]),
             _ => rng.pick(&ANSWERS[..6]),
         };
         let response = match answer {
@@ -138,8 +168,11 @@ impl Exchange {
         };
         // There must be something to be hasty with, and to break.
         let hastes = answer == Answer::Hasty && request > 0;
-        let breaks = answer == Answer::Breaks && response > 0 && method != Method::Head;
-        if matches!(answer, Answer::Hasty | Answer::Breaks) && !hastes && !breaks {
+        let breaks = matches!(answer, Answer::Breaks | Answer::Stops)
+            && response > 0
+            && method != Method::Head;
+        let needs = matches!(answer, Answer::Hasty | Answer::Breaks | Answer::Stops);
+        if needs && !hastes && !breaks {
             answer = Answer::Length;
         }
         Exchange {
@@ -161,8 +194,9 @@ impl Exchange {
     }
 
     /// Whether the client may ask twice: the answer may be lost whole, and asking is repeatable.
-    pub fn may_be_asked_again(&self) -> bool {
-        self.answer == Answer::Breaks && self.method != Method::Post
+    pub fn may_be_asked_again(&self, excuse: Excuse) -> bool {
+        let loses = matches!(self.answer, Answer::Breaks | Answer::Leaves);
+        (loses || excuse.errors) && self.method != Method::Post
     }
 
     /// Whether the origin says that it closes.
@@ -179,7 +213,8 @@ impl Exchange {
     /// The request as its user sends it.
     fn request(&self, last: Option<Parting>, rng: &mut Rng) -> Vec<u8> {
         let old = last == Some(Parting::Old);
-        let chunked = self.request_chunked && !old;
+        let spoilt = last == Some(Parting::Spoils);
+        let chunked = (self.request_chunked || spoilt) && !old;
         let mut sent = format!(
             "{} /{}/{}/{}/{} HTTP/1.{}\r\nHost: site.test\r\n",
             match self.method {
@@ -201,6 +236,11 @@ impl Exchange {
         pattern(self.id, 0, &mut body);
         if self.method == Method::Post {
             write_body(&mut sent, &body, chunked, rng);
+            if spoilt {
+                let end = sent.len() - 5;
+                sent.truncate(end.max(sent.len() / 2));
+                sent.extend_from_slice(b"\r\nno size\r\n");
+            }
         } else {
             sent.extend_from_slice(b"\r\n");
         }
@@ -238,6 +278,8 @@ impl Exchange {
         }
         let status = if self.answer == Answer::Empty {
             "204 No Content"
+        } else if self.answer == Answer::Ties {
+            "401 Unauthorized\r\nWWW-Authenticate: Negotiate"
         } else {
             "200 OK"
         };
@@ -259,12 +301,18 @@ impl Exchange {
             Answer::Chunked => write_body(&mut sent, &body, true, rng),
             _ => write_body(&mut sent, &body, false, rng),
         }
-        if self.answer == Answer::Breaks {
-            sent.pop();
+        match self.answer {
+            Answer::Breaks | Answer::Stops => drop(sent.pop()),
+            Answer::Babbles => sent = b"220 mail.test ready\r\n\r\n".to_vec(),
+            Answer::Leaves => sent.clear(),
+            _ => {}
         }
         if self.method == Method::Head {
-            let end = head_end(&sent[framed..]).expect("there is a head");
-            sent.truncate(framed + end);
+            let end = sent.get(framed..).and_then(head_end);
+            sent.truncate(end.map_or(sent.len(), |end| framed + end));
+        }
+        if self.answer == Answer::Exceeds {
+            sent.extend_from_slice(b"HTTP/1.1 200 OK\r\nX-Owner: nobody\r\n\r\n");
         }
         sent
     }
@@ -323,7 +371,13 @@ impl User {
             Parting::Asks,
             Parting::Old,
             Parting::Aborts,
+            Parting::Spoils,
         ];
+        let most_partings = match mood {
+            Mood { storm: true, .. } => 6,
+            Mood { rough: true, .. } => 5,
+            _ => 4,
+        };
         let mut exchange = id << 16;
         let (sessions, length) = if mood.bulk { (1, 1) } else { (3, 6) };
         let sessions = (0..rng.between(1, sessions)).map(|_| Session {
@@ -333,7 +387,7 @@ impl User {
                     Exchange::new(exchange, mood, rng)
                 })
                 .collect(),
-            parting: rng.pick(&partings[..if mood.rough { 5 } else { 4 }]),
+            parting: rng.pick(&partings[..most_partings]),
             out: Vec::new(),
             asked: 0,
             answered: 0,
@@ -351,7 +405,11 @@ impl User {
             depth: rng.pick(&[1, 1, 2, 10]),
             rough: mood.rough,
             ledger,
-            pause_millis: rng.pick(&[0, 50, 2_000]),
+            pause_millis: rng.pick(if mood.storm {
+                &[0, 50, 2_000, 12_000]
+            } else {
+                &[0, 50, 2_000]
+            }),
             done: false,
         }
     }
@@ -362,6 +420,8 @@ impl User {
 
     /// One write and one read.
     fn turn(&mut self, world: &mut World, end: EndId) -> Next {
+        let excuse = world.excuse(SERVER_HOST);
+        let rough = self.rough || excuse.errors;
         let session = &mut self.sessions[self.session];
         if session.parting == Parting::Aborts && world.rng.chance(3) {
             let mut ledger = self.ledger.borrow_mut();
@@ -372,9 +432,9 @@ impl User {
         }
         let sent = session.send(self.most, self.depth, world, end);
         let sent = sent.unwrap_or_else(|error| {
-            assert!(self.rough, "{error}: {session:?}");
-            // There may be an answer all the same.
-            session.closing = true;
+            assert!(rough, "{error}: {session:?}");
+            // There may be an answer all the same; in a storm there may as well have been no listener.
+            session.closing |= !excuse.errors;
             false
         });
         if session.is_over() && matches!(session.parting, Parting::Closes | Parting::Aborts) {
@@ -383,12 +443,12 @@ impl User {
         let mut piece = vec![0; world.rng.between(1, self.most)];
         match world.read(end, &mut piece) {
             Ok(0) => {
-                session.ended(&mut self.ledger.borrow_mut(), "FIN");
+                session.ended(&mut self.ledger.borrow_mut(), "FIN", excuse);
                 Next::Over
             }
             Ok(length) => {
                 session.input.extend_from_slice(&piece[..length]);
-                while session.response(self.rough, &mut self.ledger.borrow_mut()) {}
+                while session.response(rough, excuse, &mut self.ledger.borrow_mut()) {}
                 Next::More
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -399,8 +459,8 @@ impl User {
                 }
             }
             Err(error) => {
-                assert!(self.rough, "{error}: {session:?}");
-                session.ended(&mut self.ledger.borrow_mut(), "a reset");
+                assert!(rough, "{error}: {session:?}");
+                session.ended(&mut self.ledger.borrow_mut(), "a reset", excuse);
                 Next::Over
             }
         }
@@ -451,20 +511,23 @@ impl Session {
     }
 
     /// The connection is over; what is not answered is asked on the next one.
-    fn ended(&mut self, ledger: &mut Ledger, how: &str) {
+    fn ended(&mut self, ledger: &mut Ledger, how: &str, excuse: Excuse) {
         if let Some(body) = &self.body {
-            if body.framing == Framing::UntilClose && how == "FIN" {
+            if body.framing == Framing::UntilClose && how == "FIN" && !excuse.cuts {
                 self.response_ended();
             } else {
                 let breaks = self.exchanges[self.answered].answer == Answer::Breaks;
-                assert!(breaks, "{how} within a response: {self:?}");
+                assert!(breaks || excuse.errors, "{how} within a response: {self:?}");
                 ledger.broken += 1;
                 self.answered += 1;
             }
         } else if !self.is_over() && !self.closing {
             // A HTTP/1.0 user knows of a cut by nothing else.
             let breaks = self.exchanges[self.answered].answer == Answer::Breaks;
-            assert!(breaks, "{how} instead of a response: {self:?}");
+            assert!(
+                breaks || excuse.errors,
+                "{how} instead of a response: {self:?}"
+            );
             ledger.broken += 1;
             self.answered += 1;
         }
@@ -477,7 +540,7 @@ impl Session {
     }
 
     /// Takes a head or a body from the input; whether there may be more.
-    fn response(&mut self, rough: bool, ledger: &mut Ledger) -> bool {
+    fn response(&mut self, rough: bool, excuse: Excuse, ledger: &mut Ledger) -> bool {
         if let Some(body) = &mut self.body {
             let ended = body.feed(&mut self.input);
             if ended {
@@ -497,7 +560,10 @@ impl Session {
                 assert_eq!(exchange.answer, Answer::Early);
                 return true;
             }
-            Some("502") if rough => {
+            Some("401") if exchange.answer == Answer::Ties => {}
+            Some(status)
+                if status == "502" && rough || excuse.errors && ERRORS.contains(&status) =>
+            {
                 assert!(self.closing, "an error of the proxy's own closes: {head:?}");
                 ledger.lost += 1;
                 self.answered += 1;
@@ -524,9 +590,8 @@ impl Session {
             Method::Head => 0,
             Method::Get | Method::Post => exchange.response,
         };
-        assert_ne!(
-            exchange.answer,
-            Answer::Breaks,
+        assert!(
+            !matches!(exchange.answer, Answer::Breaks | Answer::Stops),
             "a cut looks whole: {self:?}"
         );
         if let Some(body) = self.body.take() {
@@ -597,6 +662,9 @@ impl fmt::Debug for User {
         f.debug_list().entries(&self.sessions).finish()
     }
 }
+
+/// What the proxy may answer itself while much goes wrong.
+const ERRORS: [&str; 6] = ["400", "408", "413", "502", "503", "504"];
 
 /// Pieces that a user moves before others have their turn.
 const PIECES: usize = 4;

@@ -4,7 +4,9 @@
 //! together with the actors outside: users and origins (`tcp`; `http`, `origin`), which use the world
 //! directly and check every byte. `calm` and `storm` are what is played.
 //!
-//! `SIDING_SIM_SEED=n` runs that seed alone, with the log; `SIDING_SIM_SEEDS=n` runs so many.
+//! `SIDING_SIM_SEED=n` runs that seed alone, with the log; `SIDING_SIM_SEEDS=n` runs so many, from
+//! `SIDING_SIM_FIRST=n` on. Every thousand seeds it is printed what they have seen, and it is an error if
+//! that is not everything.
 
 mod calm;
 mod http;
@@ -15,6 +17,8 @@ mod oracles;
 mod origin;
 mod rng;
 mod sim;
+mod storm;
+mod strangers;
 mod tally;
 mod tcp;
 mod world;
@@ -28,7 +32,10 @@ use std::{
     time::Duration,
 };
 
-use crate::sim::{Scenario, Sim};
+use crate::{
+    sim::{Scenario, Sim},
+    tally::Tally,
+};
 
 #[test]
 fn tcp_streams_arrive_whole_and_end_as_they_were_ended() {
@@ -41,17 +48,31 @@ fn each_request_is_answered_once_with_its_own_bytes() {
 }
 
 #[test]
+fn whoever_lives_through_a_storm_is_told_the_truth_and_afterwards_all_is_well() {
+    each_seed(2_000_000, &storm::STORM);
+}
+
+#[test]
 fn a_seed_tells_the_same_story_twice() {
-    for seed in [3, 1_000_003] {
-        let scenario = if seed < 1_000_000 {
-            &calm::TCP_STREAMS
-        } else {
-            &calm::POOLED_EXCHANGES
-        };
+    for (seed, scenario) in [
+        (3, &calm::TCP_STREAMS),
+        (1_000_003, &calm::POOLED_EXCHANGES),
+        (2_000_003, &storm::STORM),
+    ] {
         assert_eq!(run(seed, scenario), run(seed, scenario), "seed {seed}");
     }
 }
 
+/// What a seed answers, which is the same whenever it runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Story {
+    steps: u64,
+    time: Duration,
+    digest: u64,
+    tally: Tally,
+}
+
+/// Runs the seeds of a scenario: each has a million of its own.
 fn each_seed(first: u64, scenario: &Scenario) {
     let number = |name| {
         let text = env::var(name).ok()?;
@@ -61,7 +82,6 @@ fn each_seed(first: u64, scenario: &Scenario) {
         )
     };
     if let Some(seed) = number("SIDING_SIM_SEED") {
-        // Each scenario has a million seeds of its own.
         if seed / 1_000_000 == first / 1_000_000 {
             let ours = simplelog::ConfigBuilder::new()
                 .add_filter_allow_str("siding")
@@ -71,23 +91,35 @@ fn each_seed(first: u64, scenario: &Scenario) {
         }
         return;
     }
-    for seed in first..first + number("SIDING_SIM_SEEDS").unwrap_or(SEEDS) {
-        run(seed, scenario);
+    let first = first + number("SIDING_SIM_FIRST").unwrap_or(0);
+    let mut tally = Tally::default();
+    for (ran, seed) in (first..first + number("SIDING_SIM_SEEDS").unwrap_or(SEEDS)).enumerate() {
+        tally.merge(&run(seed, scenario).tally);
+        if (ran + 1) % SEEDS_FOR_EVERYTHING == 0 {
+            println!("up to seed {seed}:\n{tally}");
+            let missing = tally.missing();
+            assert!(missing.is_empty(), "never seen: {missing:#?}");
+        }
     }
 }
 
-/// Runs one seed; what it answers is the same whenever it runs.
-fn run(seed: u64, scenario: &Scenario) -> (u64, Duration, u64) {
+fn run(seed: u64, scenario: &Scenario) -> Story {
     let place = Rc::new(Cell::new((0, Duration::ZERO)));
     let within = AssertUnwindSafe(|| {
         let mut sim = Sim::new(seed, scenario, Rc::clone(&place));
         (scenario.play)(&mut sim);
-        sim.world.borrow().digest
+        let world = sim.world.borrow();
+        (world.digest, world.tally.clone())
     });
     match catch_unwind(within) {
-        Ok(digest) => {
+        Ok((digest, tally)) => {
             let (steps, time) = place.get();
-            (steps, time, digest)
+            Story {
+                steps,
+                time,
+                digest,
+                tally,
+            }
         }
         Err(panic) => {
             let (step, time) = place.get();
@@ -110,3 +142,6 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 
 /// Of each scenario, in a plain `cargo test`.
 const SEEDS: u64 = 60;
+
+/// So many seeds have seen everything that can happen.
+const SEEDS_FOR_EVERYTHING: usize = 1_000;

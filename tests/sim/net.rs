@@ -52,7 +52,9 @@ impl Net for SimNet {
     type Listener = SimListener;
 
     fn now(&mut self) -> Now {
-        self.world.borrow().clocks()
+        let mut world = self.world.borrow_mut();
+        world.hosts[self.host].clock = world.elapsed();
+        world.clocks()
     }
 
     fn random(&mut self, bytes: &mut [u8]) {

@@ -22,6 +22,7 @@ use std::{
 use siding::{
     client::Client,
     config::{Allow, ClientConfig, Exposed, HttpOptions, ProxyEntry, ServerConfig, Spec, Token},
+    pool::{Eviction, Refusal},
     reactor::Reactor,
     server::Server,
 };
@@ -31,6 +32,7 @@ use crate::{
     net::SimNet,
     oracles::Oracles,
     rng::Rng,
+    storm,
     world::{ActorId, CLIENT_HOST, Host, HostId, SERVER_HOST, World},
 };
 
@@ -47,7 +49,7 @@ pub struct Sim {
     pub server: Option<Machine<Server>>,
     pub client: Option<Machine<Client>>,
     server_config: ServerConfig,
-    client_config: ClientConfig,
+    pub client_config: ClientConfig,
     pub actors: Vec<Box<dyn Actor>>,
     oracles: Oracles,
     /// How far it is, for whoever catches its panic.
@@ -119,6 +121,66 @@ impl Sim {
         }
     }
 
+    /// Ends a process as `kill -9` does; whether it was running.
+    pub fn kill(&mut self, host: HostId) -> bool {
+        let ran = self.retire(host);
+        self.world.borrow_mut().storm.killed[host] |= ran;
+        ran
+    }
+
+    /// Takes a process away, and notes what it has counted.
+    fn retire(&mut self, host: HostId) -> bool {
+        self.note_ends_of(host);
+        let ran = if host == SERVER_HOST {
+            self.server.take().is_some()
+        } else {
+            self.client.take().is_some()
+        };
+        self.world.borrow_mut().hosts[host].is_over = true;
+        ran
+    }
+
+    /// Starts what does not run any more, sooner or later.
+    pub fn revive(&mut self, random: &mut Rng) {
+        for host in [SERVER_HOST, CLIENT_HOST] {
+            let is_over = self.world.borrow().hosts[host].is_over;
+            if is_over && random.chance(30) {
+                self.retire(host);
+                self.start(host);
+            }
+        }
+    }
+
+    /// Notes what both have counted.
+    pub fn note_ends(&mut self) {
+        self.note_ends_of(SERVER_HOST);
+        self.note_ends_of(CLIENT_HOST);
+    }
+
+    fn note_ends_of(&self, host: HostId) {
+        let tally = &mut self.world.borrow_mut().tally;
+        if host == SERVER_HOST
+            && let Some(server) = &self.server
+        {
+            storm::note(tally, "server", server.role.ends());
+        }
+        if host == CLIENT_HOST
+            && let Some(client) = &self.client
+        {
+            storm::note(tally, "client", client.role.ends());
+            let pool = client.role.pool();
+            for why in Refusal::ALL {
+                tally.add(&format!("not parked: {why}"), pool.refused(why));
+            }
+            for why in Eviction::ALL {
+                tally.add(&format!("evicted: {why}"), pool.evicted(why));
+            }
+            tally.add("stale when taken", pool.stale_at_take);
+            tally.add("stale when used", pool.stale_after_take);
+            tally.add("sent once more", pool.retried);
+        }
+    }
+
     /// The server, which is running.
     pub fn server(&self) -> &Machine<Server> {
         self.server.as_ref().expect("the server is running")
@@ -156,7 +218,8 @@ impl Sim {
         let world = self.world.borrow();
         let linked = self.client.as_ref().is_some_and(|it| it.role.is_linked());
         let listens = |port| world.is_listening(address(SERVER, port));
-        linked && [TCP_PORT, REFUSED_PORT, HTTP_PORT].into_iter().all(listens)
+        let ports = [TCP_PORT, REFUSED_PORT, HTTP_PORT, FORBIDDEN_PORT];
+        linked && ports.into_iter().all(listens)
     }
 
     /// How many sockets, listeners and timers each process has.
@@ -315,12 +378,17 @@ impl Sim {
     pub fn summary(&self) -> String {
         let server = self.server.as_ref().map(|server| {
             let (users, streams) = (server.role.users(), server.role.counters().streams);
-            format!("server: {users} users, {streams} streams")
+            let (held, left) = (server.io.len(), server.io.lingering());
+            format!("server: {users} users, {streams} streams, {held} sockets, {left} lingering")
         });
         let client = self.client.as_ref().map(|client| {
             let (streams, parked) = (client.role.streams(), client.role.parked());
             let linked = client.role.is_linked();
-            format!("client: {streams} streams, {parked} parked, linked {linked}")
+            let (held, left) = (client.io.len(), client.io.lingering());
+            format!(
+                "client: {streams} streams, {parked} parked, linked {linked}, {held} sockets, \
+                 {left} lingering"
+            )
         });
         format!("{server:?}, {client:?}")
     }
@@ -359,6 +427,7 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
         format!("tcp:{TCP_PORT}:origin.test:22"),
         format!("tcp:{REFUSED_PORT}:origin.test:23"),
         format!("http:{HTTP_PORT}:origin.test:80"),
+        format!("ssh:{FORBIDDEN_PORT}:elsewhere.test:22"),
     ];
     let specs = specs.map(|spec| spec.parse::<Spec>().expect("a spec"));
     let exposed = rng.chance(50);
@@ -378,7 +447,7 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     };
     client.limits.undelivered = undelivered;
     if exposed {
-        client.allow = Allow::new(Vec::new(), &specs);
+        client.allow = Allow::new(Vec::new(), &specs[..3]);
         client.expose = specs.map(Exposed::from).into();
     } else {
         let entry = |spec| ProxyEntry {
@@ -401,6 +470,8 @@ pub const SERVER: &str = "192.0.2.1";
 pub const CLIENT: &str = "192.0.2.2";
 pub const ORIGIN: &str = "198.51.100.3";
 pub const USERS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
+/// No server of ours.
+pub const IMPOSTOR: &str = "192.0.2.6";
 /// Nobody listens there.
 pub const DEAD: &str = "192.0.2.5";
 /// Nothing ever answers there.
@@ -410,6 +481,8 @@ pub const TCP_PORT: u16 = 10033;
 /// The target of this one does not listen.
 pub const REFUSED_PORT: u16 = 10034;
 pub const HTTP_PORT: u16 = 8080;
+/// The client allows nobody the target of this one.
+pub const FORBIDDEN_PORT: u16 = 10035;
 
 /// Far beyond any scenario: whoever needs more goes in circles.
 const STEPS_MAX: u64 = 5_000_000;

@@ -119,6 +119,8 @@ pub struct Host {
     /// Sockets and listeners that it has, and how many it may have.
     pub descriptors: usize,
     descriptors_max: Option<usize>,
+    /// What it last read off its clock.
+    pub clock: Duration,
     /// Its last poll was asked not to sleep.
     pub hurried: bool,
     /// Events taken and calls that moved something.

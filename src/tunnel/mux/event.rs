@@ -131,7 +131,8 @@ pub enum Expired {
     GivenUp {
         /// Its story.
         ended: Ended,
-        /// The socket did not take all that there was for it; else that is with the kernel.
-        stuck: bool,
+        /// The socket was not given all that was meant for it, and must not think so; else all of it,
+        /// and its end, are with the kernel.
+        cut: bool,
     },
 }

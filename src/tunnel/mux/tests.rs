@@ -854,7 +854,7 @@ fn a_half_closed_stream_that_is_about_to_be_read_has_not_expired() {
     pair.run(true);
     assert!(matches!(
         expired(&mut pair),
-        Expired::GivenUp { stuck: false, .. }
+        Expired::GivenUp { cut: true, .. }
     ));
 }
 

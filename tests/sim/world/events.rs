@@ -77,7 +77,9 @@ impl World {
         let host = &mut self.hosts[host];
         host.moved += found as u64;
         host.hurried = timeout == Some(Duration::ZERO);
-        host.asleep = found == 0 && !host.hurried;
+        // What it would sleep for has passed already, if it was kept from running.
+        let is_due = timeout.is_some_and(|timeout| host.clock + timeout <= now);
+        host.asleep = found == 0 && !host.hurried && !is_due;
         host.wakes = timeout
             .filter(|_| host.asleep)
             .map(|timeout| now + timeout + late);

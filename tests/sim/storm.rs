@@ -1,0 +1,245 @@
+//! Foul weather: faults of all kinds while users come and go, then calm, in which all that is left must
+//! end and everything must work again.
+//!
+//! Who lives through the storm may be cut off, refused or kept waiting, but never given a wrong byte,
+//! another's answer, or a part that looks whole; and no POST arrives twice. Who comes afterwards is
+//! served as in good weather.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use siding::{
+    config::{ClientConfig, PoolMode, ServerConfig},
+    tunnel::mux::EndCounts,
+};
+
+use crate::{
+    http, origin,
+    rng::Rng,
+    sim::{
+        FORBIDDEN_PORT, HTTP_PORT, IMPOSTOR, ORIGIN, REFUSED_PORT, SERVER, Scenario, Sim, TCP_PORT,
+        address,
+    },
+    strangers::{Impostor, Stranger},
+    tally::Tally,
+    tcp,
+    world::{CLIENT_HOST, Fault, HostId, LINK_PORT, SERVER_HOST},
+};
+
+pub const STORM: Scenario = Scenario {
+    configs,
+    play: storm,
+};
+
+/// The default configurations leave all day; these do not.
+fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
+    let (mut server, mut client) = crate::sim::configs(rng);
+    let undelivered = rng.pick(&[256 << 10, 1 << 20, 64 << 20]);
+    server.limits.undelivered = undelivered;
+    client.limits.undelivered = undelivered;
+    let seconds = |rng: &mut Rng, of: &[u64]| Duration::from_secs(rng.pick(of));
+    server.timeouts.request_body = seconds(rng, &[4, 60]);
+    server.timeouts.request_head = seconds(rng, &[4, 30]);
+    server.timeouts.half_close = seconds(rng, &[4, 60]);
+    server.timeouts.drain = seconds(rng, &[1, 30]);
+    client.timeouts.response_head = seconds(rng, &[4, 60]);
+    client.timeouts.half_close = seconds(rng, &[4, 60]);
+    client.timeouts.drain = seconds(rng, &[1, 30]);
+    client.timeouts.queue = seconds(rng, &[1, 10]);
+    client.timeouts.dial = seconds(rng, &[5, 10]);
+    client.pool.mode = rng.pick(&[PoolMode::Safe, PoolMode::Safe, PoolMode::Never]);
+    client.pool.max_idle = rng.pick(&[1, 1024]);
+    client.pool.max_active_per_target = rng.pick(&[0, 0, 1, 3]);
+    client.pool.queue_per_target = rng.pick(&[1, 1024]);
+    client.pool.idle = seconds(rng, &[2, 30]);
+    client.pool.age = seconds(rng, &[3, 600]);
+    client.limits.dials = rng.pick(&[1, 256]);
+    (server, client)
+}
+
+fn storm(sim: &mut Sim) {
+    let tcp_ledger = tcp::Ledger::default();
+    let ledger = Rc::new(RefCell::new(http::Ledger::default()));
+    {
+        let world = &mut sim.world.borrow_mut();
+        let tcp_origin = tcp::Origin::new(
+            address(ORIGIN, 22),
+            TCP_ORIGIN,
+            Rc::clone(&tcp_ledger),
+            world,
+        );
+        let web = origin::Origin::new(address(ORIGIN, 80), WEB, Rc::clone(&ledger), world);
+        let web = web.weathered(&mut world.rng);
+        let impostor = Impostor::new(address(IMPOSTOR, LINK_PORT), IMPOSTER, world);
+        sim.actors.push(Box::new(tcp_origin));
+        sim.actors.push(Box::new(web));
+        sim.actors.push(Box::new(impostor));
+    }
+    sim.link_up();
+
+    let mut random = sim.random();
+    let start = sim.world.borrow().elapsed();
+    let span = Duration::from_secs(random.between(10, 90) as u64);
+    sim.world.borrow_mut().begin_storm(start + span);
+    for user in 0..random.between(2, 8) as u64 {
+        let size = random.pick(&[1_000, 30_000, 300_000]);
+        let plan = tcp::Plan::new(user, random.size(size), false, &mut random);
+        let port = match plan.ending {
+            tcp::Ending::Refused => random.pick(&[REFUSED_PORT, FORBIDDEN_PORT]),
+            _ => TCP_PORT,
+        };
+        let user = tcp::User::weathered(plan, address(SERVER, port), &mut random);
+        sim.arrive_within(span, Box::new(user));
+    }
+    let mood = http::Mood {
+        bulk: false,
+        rough: true,
+        storm: true,
+        most: random.pick(&[1_000, 30_000, 300_000]),
+    };
+    for user in 1..=random.between(1, 6) as u64 {
+        let proxy = address(SERVER, HTTP_PORT);
+        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        sim.arrive_within(span, Box::new(user));
+    }
+    rage(sim, start + span, &mut random);
+    calm_down(sim);
+
+    // Who comes now has nothing to put up with.
+    let before = ledger.borrow().trouble();
+    for user in 1_000..1_000 + random.between(1, 3) as u64 {
+        let size = random.size(100_000);
+        let plan = tcp::Plan::new(user, size, false, &mut random);
+        let port = match plan.ending {
+            tcp::Ending::Refused => REFUSED_PORT,
+            _ => TCP_PORT,
+        };
+        let user = tcp::User::new(plan, address(SERVER, port), &mut random);
+        sim.arrive(Box::new(user));
+    }
+    let mood = http::Mood {
+        bulk: false,
+        rough: false,
+        storm: false,
+        // Copies for a second try are no reason to run short of memory.
+        most: 20_000,
+    };
+    let most_users = match sim.client_config.pool.max_active_per_target {
+        0 => 3,
+        // Others would have to wait, perhaps too long.
+        _ => 1,
+    };
+    for user in 1_000..1_000 + random.between(1, most_users) as u64 {
+        let proxy = address(SERVER, HTTP_PORT);
+        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        sim.arrive(Box::new(user));
+    }
+    sim.run_until_all_are_done();
+    assert_eq!(ledger.borrow().trouble(), before, "all is well again");
+    sim.note_ends();
+    sim.run_to_rest();
+}
+
+/// Faults strike until then.
+fn rage(sim: &mut Sim, until: Duration, random: &mut Rng) {
+    loop {
+        let now = sim.world.borrow().elapsed();
+        let pause = Duration::from_millis(random.between(10, 4_000) as u64);
+        sim.run_for(pause.min(until.saturating_sub(now)));
+        sim.revive(random);
+        if now >= until {
+            return;
+        }
+        let strike = sim.world.borrow_mut().draw_strike();
+        if let Some(fault) = strike
+            && strike_with(sim, fault, random)
+        {
+            sim.world.borrow_mut().struck(fault);
+        }
+    }
+}
+
+/// Whether there was anything to strike.
+fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
+    let host: HostId = random.between(SERVER_HOST, CLIENT_HOST);
+    let mut world = sim.world.borrow_mut();
+    match fault {
+        Fault::LinkReset => return world.sever(&[LINK_PORT]),
+        Fault::LinkLost => world.lose_links(),
+        Fault::UserReset => return world.sever(&[TCP_PORT, HTTP_PORT]),
+        Fault::TargetReset => return world.sever(&[22, 80]),
+        Fault::Suspended => world.suspend(host),
+        Fault::ClockSet => world.set_clock(),
+        Fault::OutOfDescriptors => {
+            let more = random.chance(70).then(|| random.between(0, 4));
+            world.limit_descriptors(host, more);
+        }
+        Fault::Drained => {
+            if world.hosts[host].is_over {
+                return false;
+            }
+            world.stop(host);
+        }
+        Fault::Killed => {
+            drop(world);
+            return sim.kill(host);
+        }
+        Fault::Stranger => {
+            drop(world);
+            let stranger = Stranger::new(address(SERVER, LINK_PORT));
+            sim.arrive(Box::new(stranger));
+        }
+        // These lie in wait.
+        Fault::Refused
+        | Fault::Unreachable
+        | Fault::Hangs
+        | Fault::NameFails
+        | Fault::NameSlow
+        | Fault::Impostor => return false,
+    }
+    true
+}
+
+/// Everybody who lived through it is done within a while, and the link is up again.
+fn calm_down(sim: &mut Sim) {
+    {
+        let mut world = sim.world.borrow_mut();
+        for host in [SERVER_HOST, CLIENT_HOST] {
+            world.limit_descriptors(host, None);
+        }
+    }
+    let until = sim.world.borrow().elapsed() + RECOVERY_MAX;
+    let mut random = sim.random();
+    while !(sim.is_up() && sim.are_all_done()) {
+        sim.revive(&mut random);
+        sim.run_for(Duration::from_millis(500));
+        assert!(
+            sim.world.borrow().elapsed() < until,
+            "the storm is over, and this is not: {}; up: {}; {:#?}",
+            sim.summary(),
+            sim.is_up(),
+            sim.actors,
+        );
+    }
+    // What a process holds of the storm has its deadlines, too.
+    sim.run_for(SETTLES_WITHIN);
+    sim.world.borrow_mut().storm.is_excuse = false;
+}
+
+/// Counts how streams ended and what became of connections, by the words of logs and metrics.
+pub fn note(tally: &mut Tally, who: &str, ends: &EndCounts) {
+    for (word, count) in ends.iter() {
+        tally.add(&format!("end at the {who}: {word}"), count);
+    }
+}
+
+const TCP_ORIGIN: usize = 0;
+const WEB: usize = 1;
+const IMPOSTER: usize = 2;
+
+/// From the last fault: the worst silence until a link is given up (28 s), the longest pause before the
+/// next attempt (30 s) and a dial (10 s); then the longest pause of a user (15 s) and the longest deadline
+/// of a stream (60 s), each twice, since the one may begin when the other ends.
+const RECOVERY_MAX: Duration = Duration::from_secs(300);
+
+/// Beyond the longest deadline of anything that nobody uses: a half-closed connection.
+const SETTLES_WITHIN: Duration = Duration::from_secs(70);
