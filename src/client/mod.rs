@@ -30,7 +30,7 @@ use slab::Slab;
 
 use self::{
     backoff::Backoff,
-    carried::Carried,
+    carried::{Carried, State},
     connection::Connection,
     dial::Dials,
     secure::Trust,
@@ -267,12 +267,13 @@ impl Client {
     }
 
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        for (_, carried) in &self.carried {
-            if let Some(key) = carried.key() {
-                io.abort(key);
+        for (_, carried) in std::mem::take(&mut self.carried) {
+            match carried.state {
+                State::Queued(timer, _) => io.close(timer),
+                State::Dialling { dial, .. } => self.cancel_dial(io, dial),
+                State::Raw(key) | State::Exchange(key, _) => io.abort(key),
             }
         }
-        self.carried.clear();
         self.places.clear();
         self.report_pool(io.now(), true);
         self.goodbye(io);

@@ -85,6 +85,7 @@ fn each_seed(first: u64, scenario: &Scenario) {
         if seed / 1_000_000 == first / 1_000_000 {
             let ours = simplelog::ConfigBuilder::new()
                 .add_filter_allow_str("siding")
+                .add_filter_allow_str("sim")
                 .build();
             let _ = simplelog::SimpleLogger::init(log::LevelFilter::Trace, ours);
             run(seed, scenario);

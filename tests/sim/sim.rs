@@ -409,6 +409,10 @@ impl Sim {
         }
         let targets = [22, 80].map(|port| address(ORIGIN, port));
         let world = self.world.borrow();
+        if world.hosts[CLIENT_HOST].is_over {
+            // Its process is about to end, and closes what is left.
+            return;
+        }
         let open: usize = targets.iter().map(|to| world.open_to(1, *to)).sum();
         assert!(
             open <= owned,

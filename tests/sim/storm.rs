@@ -207,10 +207,25 @@ fn calm_down(sim: &mut Sim) {
             world.limit_descriptors(host, None);
         }
     }
+    recover(sim);
+    // What a process holds of the storm has its deadlines, too; and one that was asked to stop while it
+    // got no time stops now.
+    let settled = sim.world.borrow().elapsed() + SETTLES_WITHIN;
+    while sim.world.borrow().elapsed() < settled {
+        sim.run_for(Duration::from_millis(500));
+        let random = &mut sim.random();
+        sim.revive(random);
+    }
+    recover(sim);
+    sim.world.borrow_mut().storm.is_excuse = false;
+}
+
+/// The link is up, and nobody has anything left to do.
+fn recover(sim: &mut Sim) {
     let until = sim.world.borrow().elapsed() + RECOVERY_MAX;
-    let mut random = sim.random();
     while !(sim.is_up() && sim.are_all_done()) {
-        sim.revive(&mut random);
+        let random = &mut sim.random();
+        sim.revive(random);
         sim.run_for(Duration::from_millis(500));
         assert!(
             sim.world.borrow().elapsed() < until,
@@ -220,9 +235,6 @@ fn calm_down(sim: &mut Sim) {
             sim.actors,
         );
     }
-    // What a process holds of the storm has its deadlines, too.
-    sim.run_for(SETTLES_WITHIN);
-    sim.world.borrow_mut().storm.is_excuse = false;
 }
 
 /// Counts how streams ended and what became of connections, by the words of logs and metrics.

@@ -147,6 +147,7 @@ pub struct User {
     received: usize,
     fin_sent: bool,
     ended: bool,
+    write_failed: bool,
     /// Of a piece.
     most: usize,
     /// Sends what is extra before it has seen the origin's FIN.
@@ -179,6 +180,7 @@ impl User {
             received: 0,
             fin_sent: false,
             ended: false,
+            write_failed: false,
             most: least + rng.pick(&[1, 50, 2_000, 100_000]),
             eager: rng.chance(50),
             aborts_at: rng.between(0, plan.total()),
@@ -212,6 +214,7 @@ impl User {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             // Nobody takes it any more, but all that was echoed must still come.
             Err(_) if self.plan.ending == Ending::OriginCloses => {
+                self.write_failed = true;
                 self.sent = self.plan.total();
                 self.fin_sent = true;
             }
@@ -231,11 +234,13 @@ impl User {
         }
         let mut piece = vec![0; world.rng.between(1, self.most)];
         match world.read(end, &mut piece) {
-            // How a raw proxy refuses; and a server that is killed has said FIN to all, too.
+            // How a raw proxy refuses; a server that is killed has said FIN to all, too; and of a reset
+            // that a write has told of, a read knows nothing.
             Ok(0)
-                if self.received < self.plan.echoed
-                    && (self.received == 0 && world.excuse(SERVER_HOST).errors
-                        || world.excuse(SERVER_HOST).cuts) =>
+                if (self.never_ends() || self.received < self.plan.echoed)
+                    && (world.excuse(SERVER_HOST).cuts
+                        || world.excuse(SERVER_HOST).errors
+                            && (self.received == 0 || self.write_failed)) =>
             {
                 return Err(ErrorKind::UnexpectedEof);
             }

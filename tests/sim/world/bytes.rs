@@ -232,8 +232,12 @@ impl World {
                         found.flight_bytes = 0;
                         return self.reset_peer(end);
                     }
-                    found.inbox.extend(bytes);
+                    // What was sent before its sender knew of a reset that came from neither.
+                    if !found.reset {
+                        found.inbox.extend(bytes);
+                    }
                 }
+                Segment::Fin if found.reset => {}
                 Segment::Fin => found.fin = true,
                 Segment::Reset if found.reset => {}
                 Segment::Reset => {

@@ -150,6 +150,7 @@ impl World {
 
     /// It has happened.
     pub fn struck(&mut self, fault: Fault) {
+        log::trace!("{fault:?} at {:?}", self.now);
         self.tally.count(&name(fault));
     }
 
