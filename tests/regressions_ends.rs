@@ -30,6 +30,9 @@ const STANDSTILL: Duration = Duration::from_millis(2_500);
 /// More than all buffers and windows on the way hold.
 const LONG: u64 = 40 << 20;
 
+/// Far more than goes through while a test lasts.
+const ENDLESS: u64 = 1 << 40;
+
 /// So little that the kernel's buffers take it whole.
 const SHORT: u64 = 100_000;
 
@@ -68,6 +71,38 @@ fn a_user_whose_target_reads_late_outlives_the_servers_half_close_deadline() {
     expect_end(&user);
     send_pattern(&user, 2, LONG).unwrap();
     report.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+/// The user's FIN has gone through by then: what follows it is no more than a write that fails.
+#[test]
+fn a_target_whose_user_has_gone_does_not_send_on_for_long() {
+    let (ended, report) = mpsc::channel();
+    let origin = Origin::start(move |stream| {
+        ended.send(send_pattern(&stream, 4, ENDLESS)).ok();
+    });
+    let tunnel = Tunnel::to("tcp", origin.address());
+    let user = tunnel.connect();
+    user.shutdown(Shutdown::Write).unwrap();
+    expect_pattern(&user, 4, 1 << 20).unwrap();
+    drop(user);
+    let sent = report.recv_timeout(SOON).expect("it is told in time");
+    assert!(sent.is_err());
+}
+
+#[test]
+fn a_user_whose_target_has_gone_does_not_send_on_for_long() {
+    let (begin, begun) = mpsc::channel();
+    let origin = Origin::start(move |stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        begin.send(expect_pattern(&stream, 5, 1 << 20)).ok();
+    });
+    let tunnel = Tunnel::to("tcp", origin.address());
+    let user = tunnel.connect();
+    expect_end(&user);
+    let start = Instant::now();
+    assert!(send_pattern(&user, 5, ENDLESS).is_err());
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    begun.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
 #[test]

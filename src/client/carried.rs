@@ -600,8 +600,8 @@ impl Client {
             State::Raw(key) => match ended.end {
                 StreamEnd::Closed => io.close(key),
                 // The target may still be sending: to close on that would reset it, and destroy what
-                // the kernel has not yet delivered.
-                StreamEnd::Disconnected(How::Orderly, _) => io.linger(key, GOODBYE_MAX),
+                // the kernel has not yet delivered. But nobody is there for whom it could send on.
+                StreamEnd::Disconnected(How::Orderly, _) => io.linger_at_most(key, GOODBYE_MAX),
                 _ => io.abort(key),
             },
             State::Exchange(key, exchange) => {

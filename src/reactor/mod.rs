@@ -548,6 +548,20 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.farewell(key, &[], idle);
     }
 
+    /// As [`Reactor::linger`], for at most `longest` in all: a peer that goes on sending what nobody is
+    /// there to read is told so by a reset.
+    pub fn linger_at_most(&mut self, key: Key, longest: Duration) {
+        self.linger(key, longest);
+        let latest = self.now.instant + longest;
+        // With something left to be written, the time runs from when it is.
+        if let Some(socket) = self.sockets.get_mut(key.index as usize)
+            && socket.serial == key.serial
+            && let Life::Lingering { until: Some(until) } = &mut socket.life
+        {
+            *until = latest.min(*until);
+        }
+    }
+
     /// Writes `bytes`, however long the peer takes them within `idle` of each other, and then
     /// [lingers](Reactor::linger). The owner is not called again.
     pub fn farewell(&mut self, key: Key, bytes: &[u8], idle: Duration) {

@@ -324,8 +324,10 @@ impl Server {
                 let key = self.fronts.remove(front as usize).key;
                 match ended.end {
                     StreamEnd::Closed => io.close(key),
+                    // What the kernel still holds for the user is not taken from it; but nobody is
+                    // there for whom it could send on.
                     StreamEnd::Disconnected(How::Orderly, _) => {
-                        io.linger(key, self.config.timeouts.linger);
+                        io.linger_at_most(key, self.config.timeouts.linger);
                     }
                     _ => io.abort(key),
                 }
