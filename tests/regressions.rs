@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    collections::VecDeque,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{Mutex, mpsc},
@@ -11,7 +12,7 @@ use std::{
 
 use common::{
     CLIENT, HttpOrigin, HttpUser, Origin, PATIENCE, Refusal, Siding, Then, Tunnel, WebSocketPeer,
-    connections_to, echoes, eventually, expect_closed_at_once, wait_until_read,
+    connect, connections_to, echoes, eventually, expect_closed_at_once, wait_until_read,
     websocket::{hello, kind, siding_frame},
 };
 use socket2::{Domain, Socket, Type};
@@ -238,6 +239,46 @@ fn a_server_at_its_limit_of_descriptors_says_so_once_however_many_come_and_go() 
     origin.wait_for_open(0);
     assert_eq!(origin.accepted(), USERS);
     assert_eq!(tunnel.server.log().count("out of descriptors"), 1);
+}
+
+#[test]
+fn a_long_queue_at_one_listener_does_not_keep_others_out() {
+    const QUEUE: usize = 100;
+    /// There are three listeners, each of which may have its turn first; a busy machine tells late of it.
+    const TURNS_MAX: usize = 20;
+    let (crowded, quiet) = (Origin::echo(), Origin::echo());
+    let tunnel = Tunnel::builder()
+        .to("tcp", crowded.address())
+        .to("ssh", quiet.address())
+        .server_descriptors(64)
+        .start();
+    let before = tunnel.server.descriptors();
+    let mut queue: VecDeque<TcpStream> = (0..QUEUE).map(|_| tunnel.connect()).collect();
+    tunnel.server.log().wait_for("out of descriptors");
+    let mut user = connect(tunnel.proxy(1));
+    user.write_all(b"?").unwrap();
+    let mut link = WebSocketPeer::knock(tunnel.link()).unwrap();
+    // For each who leaves, more come: there is never room for more than one, and always a queue.
+    let mut leave = || {
+        let first = queue.pop_front().expect("there is always one");
+        echoes(&first);
+        drop(first);
+        queue.extend((0..3).map(|_| tunnel.connect()));
+    };
+    for waiting in [&mut user, &mut link] {
+        waiting.set_nonblocking(true).unwrap();
+        let turns = (0..QUEUE).take_while(|_| {
+            leave();
+            waiting.peek(&mut [0]).is_err()
+        });
+        let turns = turns.count();
+        assert!(turns <= TURNS_MAX, "not let in after {turns} have left");
+    }
+    drop((user, link, queue));
+    eventually("all have left", || {
+        (tunnel.server.descriptors() == before).then_some(())
+    });
+    echoes(&connect(tunnel.proxy(1)));
 }
 
 /// A server without proxies.

@@ -211,6 +211,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 self.sockets.shrink_to_fit();
             }
         }
+        // Who was first the last time is last now: what has become free may be no more than one.
+        if !self.starved.is_empty() {
+            self.starved.rotate_left(1);
+        }
         for listener in std::mem::take(&mut self.starved) {
             self.again(listener);
         }
