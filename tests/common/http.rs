@@ -261,8 +261,13 @@ impl Reply {
 impl HttpUser {
     /// Connects to a proxy.
     pub fn connect(address: SocketAddr) -> Self {
+        Self::of(connect(address))
+    }
+
+    /// A user on a connection that is there already.
+    pub fn of(stream: TcpStream) -> Self {
         Self {
-            reader: BufReader::new(connect(address)),
+            reader: BufReader::new(stream),
         }
     }
 

@@ -22,7 +22,9 @@ mod programs;
 mod scratch;
 mod sock_diag;
 mod tls;
+mod traffic;
 mod tunnel;
+mod visitors;
 pub mod websocket;
 
 use std::{
@@ -49,7 +51,9 @@ pub use self::{
     programs::{Sshd, curl, obey_no_proxy, wget},
     scratch::Scratch,
     tls::{Authority, Wire},
+    traffic::{Targets, Told, Traffic},
     tunnel::{CLIENT, Siding, Tunnel},
+    visitors::{Tally, echoing_bodies, visited},
     websocket::{Refusal, WebSocketPeer, text_of_http_answer},
 };
 

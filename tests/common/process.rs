@@ -141,10 +141,20 @@ impl Process {
 
     /// Memory that is its alone, in bytes: what would be free again if it ended.
     pub fn private_bytes(&self) -> u64 {
+        self.rollup("Private_")
+    }
+
+    /// Memory that it has written to, in bytes. Unlike [`private_bytes`](Self::private_bytes) it does
+    /// not grow when another process of the same program ends, with which it shared the code.
+    pub fn written_bytes(&self) -> u64 {
+        self.rollup("Private_Dirty:")
+    }
+
+    fn rollup(&self, field: &str) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
             .expect("the process runs");
-        let private = rollup.lines().filter(|line| line.starts_with("Private_"));
-        let kib = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        let lines = rollup.lines().filter(|line| line.starts_with(field));
+        let kib = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
         kib.sum::<u64>() * 1024
     }
 

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use super::connect;
+use super::{PATIENCE, connect, with_deadlines};
 
 /// The example key of RFC 6455 §1.3 and the answer that belongs to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -69,17 +69,8 @@ impl WebSocketPeer {
     /// The whole answer when it is not 101.
     pub fn upgrade(address: SocketAddr, fields: &[&str]) -> Result<Self, String> {
         let mut stream = connect(address);
-        let mut request = format!(
-            "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
-        );
-        for field in fields {
-            request.push_str(field);
-            request.push_str("\r\n");
-        }
-        request.push_str("\r\n");
         stream
-            .write_all(request.as_bytes())
+            .write_all(request(address, fields).as_bytes())
             .expect("the server takes a request");
         let answer = read_head(&mut stream).expect("the server answers an upgrade");
         if answer.starts_with("HTTP/1.1 101 ") {
@@ -115,6 +106,39 @@ impl WebSocketPeer {
             "welcome follows hello: {welcome:?}"
         );
         peer
+    }
+
+    /// Connects and asks for an upgrade as a siding client does; the answer is still to be read.
+    ///
+    /// # Errors
+    /// The connection's: nobody listens.
+    pub fn knock(address: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        with_deadlines(&stream);
+        stream.write_all(request(address, &[SUBPROTOCOL, NONCE]).as_bytes())?;
+        Ok(stream)
+    }
+
+    /// Reads the answer to a [`knock`](Self::knock), says hello as `id` to a server without a token, and
+    /// waits for its welcome.
+    ///
+    /// # Errors
+    /// The connection's: the server has ended it.
+    ///
+    /// # Panics
+    /// When the server says anything else.
+    pub fn enter(mut stream: TcpStream, id: &str) -> io::Result<Self> {
+        let answer = read_head(&mut stream)?;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let mut peer = Self {
+            stream,
+            answer,
+            is_server: false,
+        };
+        peer.send_binary(&siding_frame(0, kind::HELLO, 0, &hello(id)))?;
+        let (opcode, welcome) = peer.read_frame()?;
+        assert_eq!((opcode, welcome.get(8)), (0x2, Some(&kind::WELCOME)));
+        Ok(peer)
     }
 
     /// Takes a siding client in, as a server would, up to the upgrade.
@@ -252,6 +276,20 @@ impl WebSocketPeer {
         apply(mask, &mut payload);
         Ok((head[0] & 0x0f, payload))
     }
+}
+
+/// Asks for an upgrade, with these further fields.
+fn request(address: SocketAddr, fields: &[&str]) -> String {
+    let mut request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+    );
+    for field in fields {
+        request.push_str(field);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    request
 }
 
 /// A frame of siding.1: stream, kind, flags, length, payload.
