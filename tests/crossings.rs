@@ -5,16 +5,16 @@ mod common;
 
 use std::{
     io::{Read, Write},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     sync::{Mutex, mpsc},
     time::Duration,
 };
 
 use common::{
     AT_ONCE, Authority, Exchange, HttpOrigin, HttpUser, Origin, PATIENCE, Then, Tunnel, connect,
-    eventually, pass, reset, send_pattern, wait_until_closed_by,
+    eventually, pass, reset, send_pattern, wait_until_closed_by, with_deadlines,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// More than all buffers on the way hold.
 const UPLOAD: u64 = 64 << 20;
@@ -106,6 +106,43 @@ fn a_half_closed_stream_that_is_given_up_looks_cut_to_whoever_waits_for_more() {
         let heard = report.recv_timeout(PATIENCE).unwrap();
         assert_eq!(heard, (b"user".to_vec(), user_ends));
         tunnel.server.log().wait_for("half_close_timeout");
+    }
+}
+
+/// Not after the link is gone, nor when its process is told to end at once.
+#[test]
+fn what_a_user_does_not_take_in_time_never_looks_as_if_it_were_all() {
+    // The last of it waits at the server, its end with it.
+    const LENGTH: u64 = 150_000;
+    for at_once in [false, true] {
+        let target = Origin::source(7, LENGTH);
+        let mut tunnel = Tunnel::builder()
+            .to("tcp", target.address())
+            .server_config(r#"{ "timeouts": { "half_close": "500ms" } }"#)
+            .start();
+        let before = tunnel.server.descriptors();
+        let mut user = reader_of_little(&tunnel);
+        user.shutdown(Shutdown::Write).unwrap();
+        // All of it has left the client.
+        tunnel.client.log().wait_for("closed, ");
+        if at_once {
+            tunnel.server.terminate();
+            tunnel.server.log().wait_for("stopping: ");
+            tunnel.server.terminate();
+            assert!(tunnel.server.wait().success());
+        } else {
+            tunnel.client.kill();
+            eventually("neither link nor user are left", || {
+                (tunnel.server.descriptors() < before).then_some(())
+            });
+        }
+        let mut got = Vec::new();
+        let end = user.read_to_end(&mut got);
+        let whole = got.len() as u64 == LENGTH;
+        assert_eq!(end.is_ok(), whole, "at once: {at_once}: {}", got.len());
+        if whole {
+            println!("nothing to see: the kernel has taken all of it");
+        }
     }
 }
 
@@ -328,4 +365,14 @@ fn a_connection_that_is_authenticated_is_not_parked_and_the_log_says_why() {
     assert_eq!(HttpUser::connect(tunnel.address()).get("/").status, 401);
     tunnel.client.log().wait_for("not parked, tied to its user");
     origin.wait_for_open(0);
+}
+
+/// A user whose kernel takes little that is not read.
+fn reader_of_little(tunnel: &Tunnel) -> TcpStream {
+    let user = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    user.set_recv_buffer_size(4096).unwrap();
+    user.connect(&tunnel.address().into()).unwrap();
+    let user = TcpStream::from(user);
+    with_deadlines(&user);
+    user
 }

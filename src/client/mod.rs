@@ -266,7 +266,8 @@ impl Client {
         }
     }
 
-    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+    /// Whoever is still served sees that it was not all.
+    fn drop_streams<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         for (_, carried) in std::mem::take(&mut self.carried) {
             match carried.state {
                 State::Queued(timer, _) => io.close(timer),
@@ -275,6 +276,10 @@ impl Client {
             }
         }
         self.places.clear();
+    }
+
+    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        self.drop_streams(io);
         self.report_pool(io.now(), true);
         self.goodbye(io);
         self.stage = Stage::Leaving;
@@ -366,6 +371,8 @@ impl<N: Net> Role<N> for Client {
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
+                self.drop_streams(io);
+                io.part_from_all();
                 self.stage = Stage::Over;
             }
             Stage::Over => {}

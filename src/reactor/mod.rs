@@ -579,6 +579,32 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.part(key);
     }
 
+    /// Gives up what is still to be written on connections that are left: the process ends.
+    pub fn part_from_all(&mut self) {
+        let left: Vec<Key> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| matches!(socket.life, Life::Lingering { .. }))
+            .map(|(index, socket)| Key {
+                index: index as u32,
+                serial: socket.serial,
+            })
+            .collect();
+        for key in left {
+            self.part_for_good(key);
+        }
+    }
+
+    /// Closes a connection that is left. Where not all is written, its peer must not think so.
+    fn part_for_good(&mut self, key: Key) {
+        let socket = &mut self.sockets[key.index as usize];
+        let is_written = socket.unread_len() == 0 && socket.is_flushed();
+        if !is_written && let Kind::Stream(stream) = &mut socket.kind {
+            self.net.abort(stream);
+        }
+        self.close(key);
+    }
+
     /// Goes on with a connection that is left: writes the rest, then FIN, then discards.
     fn part(&mut self, key: Key) {
         let now = self.now.instant;

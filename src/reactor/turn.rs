@@ -182,7 +182,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
         socket.deadline = Deadline::None;
         if matches!(socket.life, Life::Lingering { .. }) {
-            self.close(key);
+            self.part_for_good(key);
         } else if matches!(socket.kind, Kind::Listener(_)) {
             self.again(key);
         } else {

@@ -261,11 +261,15 @@ impl Server {
         }
     }
 
-    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        for (_, front) in &self.fronts {
+    /// Whoever is still served sees that it was not all.
+    fn drop_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        for front in self.fronts.drain() {
             io.abort(front.key);
         }
-        self.fronts.clear();
+    }
+
+    fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        self.drop_fronts(io);
         self.links.goodbye(io, self.config.timeouts.linger);
         self.proxies.unlink();
         self.stage = Stage::Leaving;
@@ -353,6 +357,8 @@ impl<N: Net> Role<N> for Server {
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
+                self.drop_fronts(io);
+                io.part_from_all();
                 self.stage = Stage::Over;
             }
             Stage::Over => {}

@@ -62,11 +62,17 @@ pub enum Answer {
     Ties,
     /// Not in HTTP.
     Babbles,
-    /// By closing, before it has said anything.
+    /// By closing, before it has said anything; asked once more, with a length.
     Leaves,
+    /// With a length, before it has read the request's body, and does not say that it closes.
+    Rushes,
+    /// With a length; and a while later it speaks again, without being asked.
+    Chatters,
+    /// With a length; and a while later it closes, without having said so.
+    Tires,
 }
 
-const ANSWERS: [Answer; 14] = [
+const ANSWERS: [Answer; 17] = [
     Answer::Length,
     Answer::Chunked,
     Answer::UntilClose,
@@ -81,6 +87,9 @@ const ANSWERS: [Answer; 14] = [
     Answer::Ties,
     Answer::Babbles,
     Answer::Leaves,
+    Answer::Rushes,
+    Answer::Chatters,
+    Answer::Tires,
 ];
 
 /// Of these, what origins do in good weather.
@@ -158,6 +167,7 @@ impl Exchange {
         let mut answer = match rng.between(0, 9) {
             0..=2 => Answer::Length,
             3..=5 => Answer::Chunked,
+            6 | 7 if mood.storm => Answer::Tires,
             _ if mood.storm => rng.pick(&ANSWERS),
             _ if mood.rough => rng.pick(&ANSWERS[..PLAIN]),
             _ => rng.pick(&ANSWERS[..6]),
@@ -167,11 +177,14 @@ impl Exchange {
             _ => size(rng),
         };
         // There must be something to be hasty with, and to break.
-        let hastes = answer == Answer::Hasty && request > 0;
+        let hastes = matches!(answer, Answer::Hasty | Answer::Rushes) && request > 0;
         let breaks = matches!(answer, Answer::Breaks | Answer::Stops)
             && response > 0
             && method != Method::Head;
-        let needs = matches!(answer, Answer::Hasty | Answer::Breaks | Answer::Stops);
+        let needs = matches!(
+            answer,
+            Answer::Hasty | Answer::Rushes | Answer::Breaks | Answer::Stops
+        );
         if needs && !hastes && !breaks {
             answer = Answer::Length;
         }
@@ -197,6 +210,15 @@ impl Exchange {
     pub fn may_be_asked_again(&self, excuse: Excuse) -> bool {
         let loses = matches!(self.answer, Answer::Breaks | Answer::Leaves);
         (loses || excuse.errors) && self.method != Method::Post
+    }
+
+    /// What the origin answers to the second try.
+    pub fn again(self) -> Exchange {
+        let answer = match self.answer {
+            Answer::Leaves => Answer::Length,
+            answer => answer,
+        };
+        Exchange { answer, ..self }
     }
 
     /// Whether the origin says that it closes.
@@ -312,7 +334,9 @@ impl Exchange {
             sent.truncate(end.map_or(sent.len(), |end| framed + end));
         }
         if self.answer == Answer::Exceeds {
-            sent.extend_from_slice(b"HTTP/1.1 200 OK\r\nX-Owner: nobody\r\n\r\n");
+            // No response: one that comes when the next request is on its way would be its answer, and
+            // nobody in between could tell.
+            sent.extend_from_slice(b"and more");
         }
         sent
     }
@@ -564,7 +588,9 @@ impl Session {
             Some(status)
                 if status == "502" && rough || excuse.errors && ERRORS.contains(&status) =>
             {
-                assert!(self.closing, "an error of the proxy's own closes: {head:?}");
+                // 408 may be an origin's: it spoke unasked, and its words have crossed with a request.
+                let closes = self.closing || status == "408";
+                assert!(closes, "an error of the proxy's own closes: {head:?}");
                 ledger.lost += 1;
                 self.answered += 1;
                 self.input.clear();

@@ -98,7 +98,8 @@ fn each_seed(first: u64, scenario: &Scenario) {
         tally.merge(&run(seed, scenario).tally);
         if (ran + 1) % SEEDS_FOR_EVERYTHING == 0 {
             println!("up to seed {seed}:\n{tally}");
-            let missing = tally.missing();
+            let mut missing = tally.missing();
+            missing.retain(|what| !NEVER.contains(what));
             assert!(missing.is_empty(), "never seen: {missing:#?}");
         }
     }
@@ -146,3 +147,31 @@ const SEEDS: u64 = 60;
 
 /// So many seeds have seen everything that can happen.
 const SEEDS_FOR_EVERYTHING: usize = 1_000;
+
+/// What cannot happen here, or nowhere at all.
+const NEVER: [&str; 14] = [
+    // No stream is opened where there is no client; where memory or dials are short, the side that
+    // knows says so, and the other has it from there.
+    "end at the client: client_not_connected",
+    "end at the server: client_not_connected",
+    // 4,096 dials have to wait.
+    "end at the client: busy",
+    "end at the server: busy",
+    // The client drops what crosses its goaway without a word, and its server's link is closed, not
+    // its streams.
+    "end at the client: draining",
+    "end at the client: replaced",
+    // A client of another version.
+    "end at the client: protocol_not_supported",
+    "end at the server: protocol_not_supported",
+    // TLS takes its chance from elsewhere, so no seed would tell the same story twice.
+    "end at the client: tls_failed",
+    "end at the server: tls_failed",
+    // An exchange ends answered or its connection with it, and an upgraded one is raw: these guard the
+    // rule against what its caller rules out today.
+    "not parked: no final response",
+    "not parked: upgraded",
+    // Its readers are origins, and here they read.
+    "end at the client: stalled",
+    "end at the client: overload",
+];

@@ -3,11 +3,12 @@
 //!
 //! - No stream waits for its turn while others have two.
 //! - Undelivered bytes stay within the budget.
-//! - A parked connection has nothing to say that its owner has not been told of.
+//! - A parked connection has nothing to say that its owner has not been told of, and one that is taken
+//!   has nothing to say at all.
 //! - What one side may send is what the other has granted: credit is conserved.
 //! - Each stream that was opened has ended once, on either side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use siding::{
     client::Client,
@@ -16,6 +17,7 @@ use siding::{
     tunnel::{
         frame::StreamId,
         mux::{EndCounts, LinkState},
+        window::Budget,
     },
 };
 
@@ -29,6 +31,8 @@ use crate::{
 pub struct Oracles {
     at_server: Queue,
     at_client: Queue,
+    /// The connections that were parked when the client's last turn was over.
+    parked: BTreeSet<u32>,
 }
 
 /// The streams of one link that wait for their turn.
@@ -47,20 +51,33 @@ struct Waiting {
 
 impl Oracles {
     pub fn after_server(&mut self, server: &mut Server, budget: usize, client: &ClientId) {
-        assert!(server.undelivered() <= budget, "the server holds too much");
+        assert_within(budget, server.undelivered(), server.counters().streams);
+        if budget == 128 << 10 && server.undelivered() > 60_000 {
+            eprintln!("DBG {} {}", server.undelivered(), server.counters().streams);
+        }
         self.at_server.check(server.link_of(client).as_ref());
     }
 
     pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &World) {
         let role = &mut client.role;
-        assert!(role.undelivered() <= budget, "the client holds too much");
-        for key in role.parked_keys() {
+        assert_within(budget, role.undelivered(), role.streams());
+        let parked: BTreeSet<u32> = role.parked_keys().map(|key| key.index).collect();
+        for index in &parked {
             assert!(
-                !world.is_untold(CLIENT_HOST, key.index),
+                !world.is_untold(CLIENT_HOST, *index),
                 "a parked connection has news that nobody will hear of"
             );
         }
-        self.at_client.check(role.link().as_ref());
+        let link = role.link();
+        let streams = link.iter().flat_map(|link| &link.streams);
+        for index in streams.filter_map(|stream| Some(stream.key?.index)) {
+            assert!(
+                !self.parked.contains(&index) || !world.has_news(CLIENT_HOST, index),
+                "a connection was taken that had ended, or spoken, by then"
+            );
+        }
+        self.parked = parked;
+        self.at_client.check(link.as_ref());
     }
 
     /// To be called when either has had a turn.
@@ -133,6 +150,14 @@ impl Queue {
             self.waiting.insert(stream.id, waiting);
         }
     }
+}
+
+/// Streams are refused above three quarters, and each that is there may still get what its window began
+/// with.
+fn assert_within(budget: usize, held: usize, streams: usize) {
+    let begins = Budget::new(budget).window_initial() as usize;
+    let most = budget + streams * begins;
+    assert!(held <= most, "{held} bytes held by {streams} streams");
 }
 
 fn each_has_ended(who: &str, opened: u64, ends: &EndCounts) {

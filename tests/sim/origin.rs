@@ -47,6 +47,10 @@ enum After {
     /// FIN, and the close when that has arrived: what comes meanwhile is not read.
     Deaf,
     Reset,
+    /// If nobody asks before then, it speaks once more and closes.
+    Speaks(Duration),
+    /// If nobody asks before then, it closes.
+    Tires(Duration),
 }
 
 impl Origin {
@@ -97,6 +101,21 @@ impl Connection {
                 Err(error) => return self.failed(&error, world, ledger),
             }
         }
+        if let After::Tires(at) = self.after
+            && self.input.is_empty()
+            && world.elapsed() >= at
+        {
+            self.done = true;
+            return true;
+        }
+        if let After::Speaks(at) = self.after
+            && self.input.is_empty()
+            && world.elapsed() >= at
+        {
+            self.after = After::Close;
+            self.out = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n".to_vec();
+            return true;
+        }
         if self.after == After::Deaf {
             self.done = world.is_delivered(self.end);
             return true;
@@ -125,7 +144,7 @@ impl Connection {
 
     fn sent(&mut self, world: &mut World) {
         match self.after {
-            After::Next => {}
+            After::Next | After::Speaks(_) | After::Tires(_) => {}
             After::Close => self.done = true,
             After::Deaf => self.done = world.shutdown(self.end).is_err(),
             After::Reset => {
@@ -154,7 +173,10 @@ impl Connection {
         let Some((exchange, body)) = &mut self.asked else {
             return;
         };
-        let (exchange, hasty) = (*exchange, exchange.answer == Answer::Hasty);
+        let (mut exchange, hasty) = (
+            *exchange,
+            matches!(exchange.answer, Answer::Hasty | Answer::Rushes),
+        );
         if body.feed(&mut self.input) || hasty {
             if !hasty {
                 assert!(self.input.is_empty(), "more than one request: {exchange:?}");
@@ -168,8 +190,16 @@ impl Connection {
                 && exchange.may_be_asked_again(world.excuse(CLIENT_HOST))
                 && ledger.again.insert(exchange.id);
             assert!(first || again, "asked twice: {exchange:?}");
+            if again {
+                exchange = exchange.again();
+            }
             self.after = match exchange.answer {
-                Answer::Hasty => After::Deaf,
+                Answer::Hasty | Answer::Rushes => After::Deaf,
+                Answer::Chatters => After::Speaks(world.elapsed() + CHATTERS_AFTER),
+                Answer::Tires => {
+                    let millis = world.rng.pick(&[1, 10, 50, 300, 2_000]);
+                    After::Tires(world.elapsed() + Duration::from_millis(millis))
+                }
                 Answer::Breaks => After::Reset,
                 Answer::Exceeds | Answer::Ties => After::Next,
                 _ if exchange.is_reusable() => After::Next,
@@ -203,7 +233,7 @@ impl Actor for Origin {
             again |= connection.step(self.most, world, &mut ledger);
             if idle && !connection.out.is_empty() {
                 // Too long for anybody only while nobody counts on it.
-                let most = match world.excuse(CLIENT_HOST).errors {
+                let most = match world.rages() {
                     true => self.think_millis,
                     false => self.think_millis.min(500),
                 };
@@ -211,6 +241,11 @@ impl Actor for Origin {
                 let after = Duration::from_millis(millis);
                 connection.thinks_until = world.elapsed() + after;
                 world.wake(me, after);
+            }
+            if let After::Speaks(at) | After::Tires(at) = connection.after
+                && at > world.elapsed()
+            {
+                world.wake(me, at.saturating_sub(world.elapsed()));
             }
             if connection.done {
                 world.close(connection.end);
@@ -245,3 +280,6 @@ impl fmt::Debug for Origin {
         write!(f, "origin with {:?}", self.connections)
     }
 }
+
+/// Long enough for its connection to be parked, and mostly for nobody to have taken it again.
+const CHATTERS_AFTER: Duration = Duration::from_millis(400);

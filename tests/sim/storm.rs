@@ -33,7 +33,7 @@ pub const STORM: Scenario = Scenario {
 /// The default configurations leave all day; these do not.
 fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     let (mut server, mut client) = crate::sim::configs(rng);
-    let undelivered = rng.pick(&[256 << 10, 1 << 20, 64 << 20]);
+    let undelivered = rng.pick(&[CROWDED, 256 << 10, 1 << 20, 64 << 20, 64 << 20]);
     server.limits.undelivered = undelivered;
     client.limits.undelivered = undelivered;
     let seconds = |rng: &mut Rng, of: &[u64]| Duration::from_secs(rng.pick(of));
@@ -46,7 +46,10 @@ fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     client.timeouts.drain = seconds(rng, &[1, 30]);
     client.timeouts.queue = seconds(rng, &[1, 10]);
     client.timeouts.dial = seconds(rng, &[5, 10]);
-    client.pool.mode = rng.pick(&[PoolMode::Safe, PoolMode::Safe, PoolMode::Never]);
+    client.pool.mode = match rng.chance(10) {
+        true => PoolMode::Never,
+        false => PoolMode::Safe,
+    };
     client.pool.max_idle = rng.pick(&[1, 1024]);
     client.pool.max_active_per_target = rng.pick(&[0, 0, 1, 3]);
     client.pool.queue_per_target = rng.pick(&[1, 1024]);
@@ -69,6 +72,9 @@ fn storm(sim: &mut Sim) {
         );
         let web = origin::Origin::new(address(ORIGIN, 80), WEB, Rc::clone(&ledger), world);
         let web = web.weathered(&mut world.rng);
+        // Much happens while a process gets no time, and is seen in any order then.
+        world.weather.freeze_percent = world.rng.pick(&[0, 20, 60]);
+        world.weather.freeze_millis = world.rng.pick(&[5, 50, 200]);
         let impostor = Impostor::new(address(IMPOSTOR, LINK_PORT), IMPOSTER, world);
         sim.actors.push(Box::new(tcp_origin));
         sim.actors.push(Box::new(web));
@@ -80,6 +86,21 @@ fn storm(sim: &mut Sim) {
     let start = sim.world.borrow().elapsed();
     let span = Duration::from_secs(random.between(10, 90) as u64);
     sim.world.borrow_mut().begin_storm(start + span);
+    if sim.client_config.limits.undelivered == CROWDED {
+        // Little fits into the kernel, so that much waits here.
+        sim.world.borrow_mut().weather.capacity = 4 << 10;
+        if random.chance(50) {
+            // Or hardly any link would live for long enough.
+            sim.world.borrow_mut().storm.strike_no_more();
+        }
+        for user in 500..500 + random.between(30, 60) as u64 {
+            let plan = tcp::Plan::long(user, &mut random);
+            let user = tcp::User::new(plan, address(SERVER, TCP_PORT), &mut random);
+            let deaf = Duration::from_secs(random.between(5, 40) as u64);
+            let user = user.deaf_until(start + deaf);
+            sim.arrive_within(Duration::from_secs(3), Box::new(user));
+        }
+    }
     for user in 0..random.between(2, 8) as u64 {
         let size = random.pick(&[1_000, 30_000, 300_000]);
         let plan = tcp::Plan::new(user, random.size(size), false, &mut random);
@@ -243,6 +264,10 @@ pub fn note(tally: &mut Tally, who: &str, ends: &EndCounts) {
         tally.add(&format!("end at the {who}: {word}"), count);
     }
 }
+
+/// A budget that a crowd uses up by the windows that each begins with: the only one that is less than
+/// may be configured, so that the crowd need not be large.
+const CROWDED: usize = 128 << 10;
 
 const TCP_ORIGIN: usize = 0;
 const WEB: usize = 1;

@@ -86,6 +86,16 @@ impl Plan {
         }
     }
 
+    /// More than any window, and ended by its user.
+    pub fn long(user: u64, rng: &mut Rng) -> Plan {
+        Plan {
+            user,
+            ending: Ending::UserFirst,
+            echoed: HEADER + rng.between(20_000, 60_000),
+            extra: 0,
+        }
+    }
+
     fn total(&self) -> usize {
         self.echoed + self.extra
     }
@@ -157,6 +167,7 @@ pub struct User {
     /// Now and then it does nothing for a while.
     idle_percent: usize,
     idle_millis: usize,
+    reads_from: Duration,
     done: bool,
 }
 
@@ -167,6 +178,15 @@ impl User {
         User {
             idle_millis,
             ..User::new(plan, proxy, rng)
+        }
+    }
+
+    /// A user who reads nothing before then.
+    pub fn deaf_until(self, reads_from: Duration) -> User {
+        User {
+            idle_percent: 0,
+            reads_from,
+            ..self
         }
     }
 
@@ -186,6 +206,7 @@ impl User {
             aborts_at: rng.between(0, plan.total()),
             idle_percent: rng.pick(&[0, 0, 20]),
             idle_millis: 300,
+            reads_from: Duration::ZERO,
             done: false,
         }
     }
@@ -229,7 +250,7 @@ impl User {
     }
 
     fn receive(&mut self, world: &mut World, end: EndId) -> Result<bool, ErrorKind> {
-        if self.ended {
+        if self.ended || world.elapsed() < self.reads_from {
             return Ok(false);
         }
         let mut piece = vec![0; world.rng.between(1, self.most)];
@@ -269,6 +290,7 @@ impl Actor for User {
         let Some(end) = self.end else {
             let end = world.connect(self.proxy, USERS);
             world.watch(end, Watcher::Actor(me));
+            world.wake(me, self.reads_from.saturating_sub(world.elapsed()));
             self.end = Some(end);
             return;
         };
@@ -276,7 +298,8 @@ impl Actor for User {
             return;
         }
         if world.rng.chance(self.idle_percent) {
-            let millis = world.rng.between(1, self.idle_millis) as u64;
+            let most = if world.rages() { self.idle_millis } else { 300 };
+            let millis = world.rng.between(1, most) as u64;
             return world.wake(me, Duration::from_millis(millis));
         }
         let mut moved = true;

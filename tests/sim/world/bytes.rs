@@ -170,10 +170,17 @@ impl World {
     /// Whether a reactor's socket has something to read of which no event has told yet, nor is about to.
     pub fn is_untold(&self, host: HostId, index: u32) -> bool {
         let watcher = Watcher::Reactor { host, index };
-        let untold = |end: &End| {
-            end.watcher == watcher && !end.armed && (!end.inbox.is_empty() || end.fin || end.reset)
-        };
+        let untold = |end: &End| end.watcher == watcher && !end.armed && has_news(end);
         self.ends.iter().any(untold)
+    }
+
+    /// Whether a reactor's socket has something to read, told or not.
+    pub fn has_news(&self, host: HostId, index: u32) -> bool {
+        let watcher = Watcher::Reactor { host, index };
+        self.ends
+            .iter()
+            .filter(|end| end.watcher == watcher)
+            .any(has_news)
     }
 
     /// Whether both processes sleep, and nothing is under way between them.
@@ -290,6 +297,10 @@ impl World {
             Watcher::Nobody => {}
         }
     }
+}
+
+fn has_news(end: &End) -> bool {
+    !end.inbox.is_empty() || end.fin || end.reset
 }
 
 /// Where the server waits for clients.

@@ -115,6 +115,13 @@ impl Storm {
     }
 }
 
+impl Storm {
+    /// Only what lies in wait is left of it.
+    pub fn strike_no_more(&mut self) {
+        self.weights[..Fault::STRIKES].fill(0);
+    }
+}
+
 impl World {
     /// From now until then everything goes wrong that this seed has in store.
     pub fn begin_storm(&mut self, until: Duration) {
