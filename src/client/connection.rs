@@ -21,7 +21,7 @@ use crate::{
     key::Key,
     reactor::{Deadline, Flushed, Reactor, net::Net},
     tunnel::{
-        Flush, Tunnel,
+        Flush, Sent, Tunnel,
         control::{Hello, ProxyOpen, ProxyOpened, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
@@ -83,6 +83,14 @@ impl Connection {
         }
     }
 
+    /// What the present link has sent.
+    fn sent(&self) -> Sent {
+        match self {
+            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => tunnel.sent(),
+            _ => Sent::default(),
+        }
+    }
+
     pub fn dialling(&mut self) {
         *self = Connection::Dialling;
     }
@@ -117,6 +125,11 @@ impl fmt::Display for Down {
 }
 
 impl Client {
+    /// What the present link has sent.
+    pub fn sent(&self) -> Sent {
+        self.connection.sent()
+    }
+
     /// Dials the server.
     pub(super) fn connect<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         let server = Upstream {

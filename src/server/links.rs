@@ -22,7 +22,7 @@ use crate::{
     key::Key,
     reactor::{Deadline, Flushed, Reactor, net::Net},
     tunnel::{
-        Flush, Tunnel,
+        Flush, Sent, Tunnel,
         control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
@@ -201,6 +201,13 @@ impl Links {
 }
 
 impl Server {
+    /// What the present link of a client has sent.
+    pub fn sent_to(&mut self, client: &ClientId) -> Sent {
+        let link = self.links.of_client(client);
+        let tunnel = link.and_then(|link| self.links.up(link));
+        tunnel.map_or_else(Sent::default, |tunnel| tunnel.sent())
+    }
+
     pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
         let Some(entry) = self.links.entry(link) else {
             return;

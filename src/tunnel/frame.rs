@@ -242,6 +242,7 @@ pub struct Batch {
     bytes: BytesMut,
     used: usize,
     limit: usize,
+    frames: u32,
 }
 
 impl Default for Batch {
@@ -250,6 +251,7 @@ impl Default for Batch {
             bytes: BytesMut::zeroed(BATCH_MAX),
             used: 0,
             limit: BATCH_MAX,
+            frames: 0,
         }
     }
 }
@@ -262,6 +264,7 @@ impl Batch {
     pub fn begin(&mut self, limit: usize) {
         assert!(limit <= BATCH_MAX, "a batch has one size");
         self.used = 0;
+        self.frames = 0;
         self.limit = limit;
     }
 
@@ -278,6 +281,11 @@ impl Batch {
     /// Bytes written so far.
     pub fn len(&self) -> usize {
         self.used
+    }
+
+    /// How many frames it holds.
+    pub fn frames(&self) -> u32 {
+        self.frames
     }
 
     /// How long the payload of one more frame may be.
@@ -310,6 +318,7 @@ impl Batch {
         header[9] = flags.0;
         header[10..].copy_from_slice(&(length as u16).to_be_bytes());
         self.used += HEADER_BYTES + length;
+        self.frames += 1;
     }
 
     /// Adds a frame whose payload exists already; `false` when it does not fit.
@@ -333,6 +342,7 @@ impl Batch {
             .try_into_mut()
             .unwrap_or_else(|_| BytesMut::zeroed(BATCH_MAX));
         self.used = 0;
+        self.frames = 0;
         sent
     }
 
@@ -380,6 +390,7 @@ mod tests {
                 batch.seal(StreamId(*stream), *kind, Flags(flags), payload.len());
                 expected.push((StreamId(*stream), *kind, Flags(flags), payload.clone()));
             }
+            prop_assert_eq!(batch.frames() as usize, expected.len());
             let mut message = batch.lend(Message::new);
             for (stream, kind, flags, payload) in expected {
                 let frame = message.frame().unwrap().unwrap();

@@ -168,6 +168,17 @@ pub enum Flush {
     More,
 }
 
+/// What a link has sent since it began; pings and their like are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// WebSocket messages.
+    pub messages: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Bytes of these frames, their headers included.
+    pub bytes: u64,
+}
+
 /// One link and the streams in it.
 ///
 /// Driving it: after an event on its socket, [`Tunnel::receive`] until it answers `None`; at the end
@@ -186,6 +197,7 @@ pub struct Tunnel {
     filling: bool,
     /// Bytes sent in this turn.
     flushed: usize,
+    sent: Sent,
     /// The socket took less than it was given.
     blocked: bool,
 }
@@ -200,8 +212,14 @@ impl Tunnel {
             message: None,
             filling: false,
             flushed: 0,
+            sent: Sent::default(),
             blocked: false,
         }
+    }
+
+    /// What was put on the link so far.
+    pub fn sent(&self) -> Sent {
+        self.sent
     }
 
     /// Whether all that was ever said is with the kernel.
@@ -289,6 +307,9 @@ impl Tunnel {
                 return Ok(Flush::Idle);
             }
             self.flushed += batch.len();
+            self.sent.messages += 1;
+            self.sent.frames += u64::from(batch.frames());
+            self.sent.bytes += batch.len() as u64;
             self.link.send(sockets, self.key, batch)?;
         }
     }

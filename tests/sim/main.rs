@@ -4,12 +4,15 @@
 //! together with the actors outside: users and origins (`tcp`; `http`, `origin`), which use the world
 //! directly and check every byte. `calm` and `storm` are what is played.
 //!
+//! Without chance, the same gives figures: `lab` is that world, `table` what is kept of them.
+//!
 //! `SIDING_SIM_SEED=n` runs that seed alone, with the log; `SIDING_SIM_SEEDS=n` runs so many, from
 //! `SIDING_SIM_FIRST=n` on. Every thousand seeds it is printed what they have seen, and it is an error if
 //! that is not everything.
 
 mod calm;
 mod http;
+mod lab;
 mod machine;
 mod message;
 mod net;
@@ -19,6 +22,7 @@ mod rng;
 mod sim;
 mod storm;
 mod strangers;
+mod table;
 mod tally;
 mod tcp;
 mod world;

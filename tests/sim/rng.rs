@@ -1,6 +1,7 @@
 //! Chance, all of it from one seed, and bytes that tell whose they are.
 
 /// SplitMix64: small, and every seed is a good one.
+#[derive(Debug)]
 pub struct Rng(pub u64);
 
 impl Rng {

@@ -71,9 +71,26 @@ pub struct Weather {
     pub capacity_of_links: usize,
     /// A name's look-up takes up to this many milliseconds.
     pub names_millis: u64,
+    /// Events come in the order in which they happened, and a poll ends when it was asked to.
+    pub orderly: bool,
+    /// What links are like, where that is not as other pipes are.
+    pub lane: Option<Lane>,
     /// Turns after which a process is not scheduled for a while, in percent.
     pub freeze_percent: usize,
     pub freeze_millis: usize,
+}
+
+/// A link with a length and a width, whose narrowest place is the sender's own interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// From one end to the other.
+    pub one_way: Duration,
+    /// Bytes per second, in each direction.
+    pub rate: u64,
+    /// Bytes not yet sent from which on nothing is taken (`TCP_NOTSENT_LOWAT`). What is taken below
+    /// that is taken whole, as Linux fills the buffer that it has begun; and it says that there is
+    /// room again when half of it is sent.
+    pub unsent_max: usize,
 }
 
 pub struct World {
@@ -125,6 +142,9 @@ pub struct Host {
     pub hurried: bool,
     /// Events taken and calls that moved something.
     pub moved: u64,
+    /// Calls of its own sockets, those that would have blocked included.
+    pub reads: u64,
+    pub writes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -174,6 +194,10 @@ struct End {
     /// Nothing arrives before what was sent before it.
     arrives: Duration,
     capacity: usize,
+    /// It is an end of a [`Lane`].
+    paced: bool,
+    /// When all that was written here is on the lane.
+    sent_by: Duration,
     fin_sent: bool,
     /// Nothing can be written before this.
     full_until: Duration,
@@ -209,8 +233,26 @@ impl Weather {
             capacity: rng.pick(&[4 << 10, 64 << 10, 256 << 10]),
             capacity_of_links: rng.pick(&[16 << 10, 64 << 10, 1 << 20]),
             names_millis: rng.pick(&[1, 300, 3_000]),
+            orderly: false,
+            lane: None,
             freeze_percent: rng.pick(&[0, 0, 3, 20]),
             freeze_millis: rng.pick(&[5, 50]),
+        }
+    }
+
+    /// Nothing is left to chance, and there is room for everything.
+    pub fn steady(lane: Lane) -> Weather {
+        Weather {
+            latency_micros: (50, 50),
+            short_percent: 0,
+            stray_percent: 0,
+            capacity: 256 << 10,
+            capacity_of_links: 8 << 20,
+            names_millis: 0,
+            orderly: true,
+            lane: Some(lane),
+            freeze_percent: 0,
+            freeze_millis: 0,
         }
     }
 
@@ -307,6 +349,18 @@ impl World {
     fn latency(&mut self) -> Duration {
         let (least, most) = self.weather.latency_micros;
         Duration::from_micros(self.rng.between(least as usize, most as usize) as u64)
+    }
+
+    /// As [`World::latency`], of the pipe that leads to this end.
+    fn latency_to(&mut self, end: EndId) -> Duration {
+        match self.lane(end) {
+            Some(lane) => lane.one_way,
+            None => self.latency(),
+        }
+    }
+
+    fn lane(&self, end: EndId) -> Option<Lane> {
+        self.weather.lane.filter(|_| self.ends[end].paced)
     }
 
     fn moment(&mut self) -> Duration {
@@ -456,9 +510,12 @@ impl World {
 
     pub fn prefer_latency(&mut self, end: EndId) {
         let capacity = self.weather.capacity_of_links;
+        let paced = self.weather.lane.is_some();
         self.ends[end].capacity = capacity;
+        self.ends[end].paced = paced;
         if let Some(peer) = self.ends[end].peer {
             self.ends[peer].capacity = capacity;
+            self.ends[peer].paced = paced;
         }
     }
 
@@ -479,6 +536,8 @@ impl World {
             flight_bytes: 0,
             arrives: Duration::ZERO,
             capacity: self.weather.capacity,
+            paced: false,
+            sent_by: Duration::ZERO,
             fin_sent: false,
             full_until: Duration::ZERO,
             wants_room: false,

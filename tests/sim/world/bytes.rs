@@ -1,12 +1,22 @@
 //! The bytes of a pipe: written, under way, arrived, read; and how they end.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
-use super::{Due, End, EndId, HostId, Segment, Watcher, World};
+use super::{Due, End, EndId, HostId, Lane, Segment, Watcher, World};
 use crate::rng::Rng;
+
+impl Lane {
+    /// How long so many bytes take to get on it.
+    fn time_of(self, bytes: usize) -> Duration {
+        Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.rate)
+    }
+}
 
 impl World {
     pub fn read(&mut self, end: EndId, into: &mut [u8]) -> io::Result<usize> {
+        if let Watcher::Reactor { host, .. } = self.ends[end].watcher {
+            self.hosts[host].reads += 1;
+        }
         let there = self.visible(end)?;
         let mut length = there.min(into.len());
         let found = &self.ends[end];
@@ -24,7 +34,7 @@ impl World {
         if length > 0
             && let Some(peer) = self.ends[end].peer
         {
-            let after = self.latency();
+            let after = self.latency_to(peer);
             self.schedule(after, Due::Room(peer));
         }
         Ok(length)
@@ -86,6 +96,9 @@ impl World {
     }
 
     pub fn write(&mut self, end: EndId, bytes: &[u8]) -> io::Result<usize> {
+        if let Watcher::Reactor { host, .. } = self.ends[end].watcher {
+            self.hosts[host].writes += 1;
+        }
         let (now, found) = (self.now, &mut self.ends[end]);
         if found.reset || found.fin_sent {
             let error = found.error.take().unwrap_or(io::ErrorKind::BrokenPipe);
@@ -95,6 +108,7 @@ impl World {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let full = now < found.full_until;
+        let full = full || self.unsent(end) >= self.unsent_max(end);
         let mut length = if full {
             0
         } else {
@@ -120,7 +134,10 @@ impl World {
         if length == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.send(end, Segment::Data(bytes[..length].to_vec()));
+        match self.lane(end) {
+            Some(lane) => self.send_paced(end, lane, &bytes[..length]),
+            None => self.send(end, Segment::Data(bytes[..length].to_vec())),
+        }
         self.note(end, length);
         Ok(length)
     }
@@ -207,13 +224,37 @@ impl World {
         self.send(end, Segment::Reset);
     }
 
+    /// Puts bytes on a lane, one segment after the other.
+    fn send_paced(&mut self, from: EndId, lane: Lane, bytes: &[u8]) {
+        for part in bytes.chunks(SEGMENT) {
+            let begins = self.ends[from].sent_by.max(self.now);
+            self.ends[from].sent_by = begins + lane.time_of(part.len());
+            self.send(from, Segment::Data(part.to_vec()));
+        }
+        let half = lane.time_of(lane.unsent_max / 2);
+        let after = (self.ends[from].sent_by - self.now).saturating_sub(half);
+        self.schedule(after + Duration::from_nanos(1), Due::Room(from));
+    }
+
+    /// Bytes that were written on a lane and are not on it yet.
+    fn unsent(&self, from: EndId) -> usize {
+        let left = self.ends[from].sent_by.saturating_sub(self.now);
+        let bytes = |lane: Lane| left.as_nanos() * u128::from(lane.rate) / 1_000_000_000;
+        self.lane(from).map_or(0, |lane| bytes(lane) as usize)
+    }
+
+    fn unsent_max(&self, from: EndId) -> usize {
+        self.lane(from).map_or(usize::MAX, |lane| lane.unsent_max)
+    }
+
     fn send(&mut self, from: EndId, segment: Segment) {
         let Some(to) = self.ends[from].peer else {
             return;
         };
         let found = &self.ends[to];
         let earliest = self.detained(found.local, found.remote).max(found.arrives);
-        let at = (self.now + self.latency()).max(earliest);
+        let leaves = self.ends[from].sent_by.max(self.now);
+        let at = (leaves + self.latency_to(from)).max(earliest);
         let found = &mut self.ends[to];
         found.arrives = at;
         if let Segment::Data(bytes) = &segment {
@@ -284,7 +325,9 @@ impl World {
         let found = &self.ends[end];
         found.reset
             || found.peer.is_some_and(|peer| {
-                self.now >= found.full_until && self.room(peer) >= self.ends[peer].capacity / 3
+                self.now >= found.full_until
+                    && self.room(peer) >= self.ends[peer].capacity / 3
+                    && self.unsent(end) < self.unsent_max(end).div_ceil(2)
             })
     }
 
@@ -309,3 +352,7 @@ pub const LINK_PORT: u16 = 7000;
 /// What a direction with nothing under way or unread takes at once, in bytes: the least send buffer of
 /// Linux (`tcp_wmem`). Both roles rely on it for the first bytes of a connection.
 const EMPTY_TAKES: usize = 4096;
+
+/// What a kernel hands to its interface in one piece, and gets from it: 16 packets, where both know how
+/// to (TSO, GRO).
+const SEGMENT: usize = 16 * 1448;

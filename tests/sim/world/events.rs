@@ -49,7 +49,9 @@ impl World {
     pub fn poll(&mut self, host: HostId, events: &mut Vec<Event>, timeout: Option<Duration>) {
         let before = events.len();
         let mut armed = std::mem::take(&mut self.hosts[host].armed);
-        self.rng.shuffle(&mut armed);
+        if !self.weather.orderly {
+            self.rng.shuffle(&mut armed);
+        }
         for source in armed {
             if self.rng.chance(self.weather.stray_percent) {
                 self.hosts[host].armed.push(source);
@@ -72,7 +74,12 @@ impl World {
         }
         events.append(&mut self.hosts[host].others);
         let found = events.len() - before;
-        let late = Duration::from_micros(self.rng.between(0, 1_000) as u64);
+        let late = if self.weather.orderly {
+            0
+        } else {
+            self.rng.between(0, 1_000) as u64
+        };
+        let late = Duration::from_micros(late);
         let now = self.now;
         let host = &mut self.hosts[host];
         host.moved += found as u64;
