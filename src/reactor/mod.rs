@@ -142,6 +142,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.lingering
     }
 
+    /// How often a timer was put into a slot of the wheel so far.
+    pub fn timers_placed(&self) -> u64 {
+        self.wheel.placed()
+    }
+
     /// How many sockets, listeners and timers there are.
     pub fn len(&self) -> usize {
         self.sockets.len()

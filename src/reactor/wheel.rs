@@ -51,6 +51,8 @@ pub struct TimerWheel<T: Copy> {
     /// First vacant entry, or [`NIL`].
     vacant: u32,
     len: usize,
+    /// How often an entry was put into a slot: what the wheel has had to do.
+    placed: u64,
 }
 
 /// Names one timer. It misses once that timer has fired or was cancelled, even when its place in the
@@ -119,6 +121,7 @@ impl<T: Copy> TimerWheel<T> {
             entries: Vec::new(),
             vacant: NIL,
             len: 0,
+            placed: 0,
         }
     }
 
@@ -188,6 +191,12 @@ impl<T: Copy> TimerWheel<T> {
     /// How many timers are set.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How often a timer was put into a slot of the wheel so far, when it was set and each time that
+    /// its slot's time came before its own.
+    pub fn placed(&self) -> u64 {
+        self.placed
     }
 
     /// Whether no timer is set.
@@ -328,6 +337,7 @@ impl<T: Copy> TimerWheel<T> {
 
     /// Appends an entry to the list of the slot for its deadline.
     fn place(&mut self, index: u32) {
+        self.placed += 1;
         let deadline = self.entries[index as usize].deadline;
         let place = self.place_of(deadline);
         let earliest = deadline.min(self.ticks_of(place).end - 1);

@@ -4,7 +4,12 @@
 //! process [`TURN`], and actors take no time. Whatever is due at one instant happens in a fixed order,
 //! so the same code gives the same figures on any machine, to the last digit.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use siding::{
     client::Client,
@@ -14,6 +19,7 @@ use siding::{
 };
 
 use crate::{
+    heap::{Charge, Payer},
     machine::Machine,
     net::SimNet,
     sim::{Actor, CLIENT, ORIGIN, SERVER, address},
@@ -26,6 +32,10 @@ pub struct Lab {
     pub server: Machine<Server>,
     pub client: Machine<Client>,
     actors: Vec<Box<dyn Actor>>,
+    /// Turns so far, by host.
+    pub turns: [u64; 2],
+    /// How long turns take on this machine, by host, if anybody wants to know.
+    pub took: Option<[Vec<Duration>; 2]>,
 }
 
 impl Lab {
@@ -41,17 +51,23 @@ impl Lab {
             address: address.parse().expect("a literal address"),
         };
         let (server_config, client_config) = configs.of(proxies);
+        let charge = Charge::to(Payer::Host(SERVER_HOST));
         let mut io = Reactor::new(net(SERVER_HOST, SERVER));
         let server = Server::start(server_config, &mut io).expect("the ports are free");
         let server = Machine::new(SERVER_HOST, io, server);
+        drop(charge);
+        let charge = Charge::to(Payer::Host(CLIENT_HOST));
         let mut io = Reactor::new(net(CLIENT_HOST, CLIENT));
         let client = Client::start(client_config, &mut io);
         let client = Machine::new(CLIENT_HOST, io, client);
+        drop(charge);
         let mut lab = Lab {
             world,
             server,
             client,
             actors: Vec::new(),
+            turns: [0; 2],
+            took: None,
         };
         lab.run_until("the link is up", |lab| lab.client.role.is_linked());
         lab.run_for(Duration::from_secs(1));
@@ -94,10 +110,15 @@ impl Lab {
         let (server, client) = (world.is_due(SERVER_HOST), world.is_due(CLIENT_HOST));
         if server || client {
             drop(world);
-            if server {
-                take_turn(&mut self.server, &self.world);
+            let began = self.took.as_ref().map(|_| Instant::now());
+            let (host, awake) = if server {
+                (SERVER_HOST, take_turn(&mut self.server, &self.world))
             } else {
-                take_turn(&mut self.client, &self.world);
+                (CLIENT_HOST, take_turn(&mut self.client, &self.world))
+            };
+            self.turns[host] += u64::from(awake);
+            if let (Some(took), Some(began), true) = (&mut self.took, began, awake) {
+                took[host].push(began.elapsed());
             }
             return;
         }
@@ -106,15 +127,18 @@ impl Lab {
     }
 }
 
-/// A turn, after which its process is busy for a while; a poll that finds nothing takes no time.
-fn take_turn<R: Role<SimNet>>(machine: &mut Machine<R>, world: &RefCell<World>) {
+/// A turn, after which its process is busy for a while. `false`: it found neither an event nor a deadline
+/// that has passed, which takes no time.
+fn take_turn<R: Role<SimNet>>(machine: &mut Machine<R>, world: &RefCell<World>) -> bool {
+    let now = world.borrow().elapsed();
+    let called = world.borrow().hosts[machine.host].wakes;
     machine.turn(world);
-    let mut world = world.borrow_mut();
-    let now = world.elapsed();
-    let host = &mut world.hosts[machine.host];
-    if !host.asleep {
+    let host = &mut world.borrow_mut().hosts[machine.host];
+    let awake = !host.asleep || called.is_some_and(|at| at <= now);
+    if awake {
         host.frozen_until = now + TURN;
     }
+    awake
 }
 
 /// What is to be configured otherwise than by default.
@@ -148,14 +172,16 @@ impl Configs {
             }
         };
         let server = ServerConfig {
-            listen: address(SERVER, 7000),
+            listen: address(SERVER, LINK_PORT),
             bind: address(SERVER, 0).ip(),
             proxies: proxies.iter().map(entry).collect(),
             ..self.server
         };
         let rule = format!("{ORIGIN}:*").parse().expect("a rule");
         let client = ClientConfig {
-            server: format!("ws://{SERVER}:7000").parse().expect("an address"),
+            server: format!("ws://{SERVER}:{LINK_PORT}")
+                .parse()
+                .expect("an address"),
             allow: Allow::new(vec![rule], &[]),
             ..self.client
         };
@@ -176,6 +202,9 @@ pub fn origin(port: u16) -> SocketAddr {
 pub fn proxy(port: u16) -> SocketAddr {
     address(SERVER, port)
 }
+
+/// Where the server listens for its client.
+pub const LINK_PORT: u16 = 7_000;
 
 pub const SERVER_HOST: HostId = 0;
 pub const CLIENT_HOST: HostId = 1;

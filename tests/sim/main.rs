@@ -11,6 +11,7 @@
 //! that is not everything.
 
 mod calm;
+mod heap;
 mod http;
 mod lab;
 mod machine;
@@ -19,6 +20,7 @@ mod net;
 mod oracles;
 mod origin;
 mod rng;
+mod scale;
 mod sim;
 mod storm;
 mod strangers;

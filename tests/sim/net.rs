@@ -1,9 +1,10 @@
 //! [`Net`] on the simulated network: what the reactor of one host sees of the world.
 
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
+    ops::{Deref, DerefMut},
     rc::Rc,
     time::Duration,
 };
@@ -14,7 +15,10 @@ use siding::{
     reactor::net::{Event, NameClass, Net, Purpose},
 };
 
-use crate::world::{EndId, HostId, Watcher, World};
+use crate::{
+    heap::{Charge, Payer},
+    world::{EndId, HostId, Watcher, World},
+};
 
 /// The world as one host sees it.
 pub struct SimNet {
@@ -37,6 +41,33 @@ pub struct SimListener {
     address: SocketAddr,
 }
 
+/// The world, which pays for what it allocates itself.
+struct Entered<'a> {
+    world: RefMut<'a, World>,
+    _charge: Charge,
+}
+
+fn enter(world: &RefCell<World>) -> Entered<'_> {
+    Entered {
+        world: world.borrow_mut(),
+        _charge: Charge::to(Payer::World),
+    }
+}
+
+impl Deref for Entered<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
 impl SimNet {
     fn stream(&self, end: EndId) -> SimStream {
         SimStream {
@@ -52,13 +83,13 @@ impl Net for SimNet {
     type Listener = SimListener;
 
     fn now(&mut self) -> Now {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         world.hosts[self.host].clock = world.elapsed();
         world.clocks()
     }
 
     fn random(&mut self, bytes: &mut [u8]) {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         bytes.fill_with(|| world.rng.next() as u8);
     }
 
@@ -67,7 +98,7 @@ impl Net for SimNet {
             host: self.host,
             index: key.index,
         };
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         let address = world.listen(address, watcher)?;
         world.hosts[self.host].descriptors += 1;
         Ok(SimListener {
@@ -82,7 +113,7 @@ impl Net for SimNet {
     }
 
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         world.descriptor(self.host)?;
         let accepted = world.accept(listener.address);
         world.hosts[self.host].descriptors -= usize::from(accepted.is_err());
@@ -92,7 +123,7 @@ impl Net for SimNet {
     }
 
     fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<SimStream> {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         world.descriptor(self.host)?;
         let dialled = world.dial(address, self.address);
         world.hosts[self.host].descriptors -= usize::from(dialled.is_err());
@@ -105,7 +136,7 @@ impl Net for SimNet {
     }
 
     fn connected(&mut self, stream: &mut SimStream) -> io::Result<Option<SocketAddr>> {
-        self.world.borrow_mut().connected(stream.end)
+        enter(&self.world).connected(stream.end)
     }
 
     fn register(&mut self, stream: &mut SimStream, key: Key) -> io::Result<()> {
@@ -113,12 +144,12 @@ impl Net for SimNet {
             host: self.host,
             index: key.index,
         };
-        self.world.borrow_mut().watch(stream.end, watcher);
+        enter(&self.world).watch(stream.end, watcher);
         Ok(())
     }
 
     fn prefer_latency(&mut self, stream: &mut SimStream) {
-        self.world.borrow_mut().prefer_latency(stream.end);
+        enter(&self.world).prefer_latency(stream.end);
     }
 
     fn acknowledge(&mut self, _stream: &mut SimStream) {
@@ -126,27 +157,27 @@ impl Net for SimNet {
     }
 
     fn shutdown(&mut self, stream: &mut SimStream) -> io::Result<()> {
-        self.world.borrow_mut().shutdown(stream.end)
+        enter(&self.world).shutdown(stream.end)
     }
 
     fn abort(&mut self, stream: &mut SimStream) {
-        self.world.borrow_mut().abort(stream.end);
+        enter(&self.world).abort(stream.end);
     }
 
     fn take_error(&mut self, stream: &mut SimStream) -> Option<io::Error> {
-        self.world.borrow_mut().take_error(stream.end)
+        enter(&self.world).take_error(stream.end)
     }
 
     fn peek(&mut self, stream: &mut SimStream) -> io::Result<usize> {
-        self.world.borrow_mut().peek(stream.end)
+        enter(&self.world).peek(stream.end)
     }
 
     fn resolve(&mut self, name: &str, _: NameClass) {
-        self.world.borrow_mut().resolve(self.host, name);
+        enter(&self.world).resolve(self.host, name);
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        self.world.borrow_mut().poll(self.host, events, timeout);
+        enter(&self.world).poll(self.host, events, timeout);
         Ok(())
     }
 }
@@ -154,13 +185,13 @@ impl Net for SimNet {
 impl Read for SimStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         assert!(!into.is_empty(), "nothing is read into an empty slice");
-        self.world.borrow_mut().read(self.end, into)
+        enter(&self.world).read(self.end, into)
     }
 }
 
 impl Write for SimStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.world.borrow_mut().write(self.end, bytes)
+        enter(&self.world).write(self.end, bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -170,7 +201,7 @@ impl Write for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         world.hosts[self.host].descriptors -= 1;
         world.close(self.end);
     }
@@ -178,7 +209,7 @@ impl Drop for SimStream {
 
 impl Drop for SimListener {
     fn drop(&mut self) {
-        let mut world = self.world.borrow_mut();
+        let mut world = enter(&self.world);
         world.hosts[self.host].descriptors -= 1;
         world.unlisten(self.address);
     }

@@ -63,7 +63,7 @@ fn table() -> String {
 
 /// A table of rows whose first is the head. A column is as wide as its head at least, so that a figure
 /// which gets a digit more seldom moves all others.
-fn markdown<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+pub fn markdown<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max();
     let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
     let mut text = String::new();
@@ -225,7 +225,7 @@ impl Trips {
         // Until windows have grown.
         lab.run_for(trip * 5 + Duration::from_millis(100));
         let took = Rc::new(RefCell::new(Vec::new()));
-        lab.add(|_, _| Box::new(Pinger::new(&took)));
+        lab.add(|_, _| Box::new(Pinger::new(count, &took)));
         lab.run_until("all trips are made", |_| took.borrow().len() == count);
         let mut took = took.take();
         took.sort_unstable();
@@ -278,18 +278,18 @@ fn calls(lab: &Lab) -> [[u64; 2]; 2] {
 
 /// What somebody does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Play {
+pub enum Play {
     /// Sends all that it takes.
     Send,
     Receive,
     /// Sends back what comes.
     Echo,
-    /// Never reads.
+    /// Never reads, or never again.
     Deaf,
 }
 
 /// Bytes received, by stream.
-type Tally = Rc<RefCell<Vec<u64>>>;
+pub type Tally = Rc<RefCell<Vec<u64>>>;
 
 /// One end that somebody plays with.
 #[derive(Debug)]
@@ -320,10 +320,14 @@ impl Player {
                     length => tally.borrow_mut()[self.place] += length as u64,
                 }
             },
-            Play::Echo => {
-                let length = read(world, self.end, &mut piece);
-                assert_eq!(write(world, self.end, &piece[..length]), length);
-            }
+            Play::Echo => match read(world, self.end, &mut piece) {
+                0 if !world.is_ended(self.end) => {}
+                0 => {
+                    world.close(self.end);
+                    self.play = Play::Deaf;
+                }
+                length => assert_eq!(write(world, self.end, &piece[..length]), length),
+            },
             Play::Deaf => {}
         }
     }
@@ -331,7 +335,7 @@ impl Player {
 
 /// Everybody who is connected to one port of the origin.
 #[derive(Debug)]
-struct Origin {
+pub struct Origin {
     address: SocketAddr,
     play: Play,
     players: Vec<Player>,
@@ -339,7 +343,7 @@ struct Origin {
 }
 
 impl Origin {
-    fn new(port: u16, me: ActorId, play: Play, tally: &Tally, world: &mut World) -> Origin {
+    pub fn new(port: u16, me: ActorId, play: Play, tally: &Tally, world: &mut World) -> Origin {
         let address = origin(port);
         let free = world.listen(address, Watcher::Actor(me));
         free.expect("the origin's address is free");
@@ -406,7 +410,9 @@ impl Actor for User {
 
 /// A user who says 64 bytes, awaits them, and after a while says them again.
 #[derive(Debug)]
-struct Pinger {
+pub struct Pinger {
+    /// Of round trips, after which it leaves.
+    count: usize,
     end: Option<EndId>,
     said: Option<Duration>,
     come: usize,
@@ -417,8 +423,9 @@ struct Pinger {
 }
 
 impl Pinger {
-    fn new(took: &Rc<RefCell<Vec<Duration>>>) -> Pinger {
+    pub fn new(count: usize, took: &Rc<RefCell<Vec<Duration>>>) -> Pinger {
         Pinger {
+            count,
             end: None,
             said: None,
             come: 0,
@@ -431,6 +438,9 @@ impl Pinger {
 
 impl Actor for Pinger {
     fn step(&mut self, world: &mut World, me: ActorId) {
+        if self.took.borrow().len() == self.count {
+            return;
+        }
         let Some(end) = self.end else {
             self.end = Some(connect(ECHO, me, world));
             // By then the target is connected, too.
@@ -449,6 +459,9 @@ impl Actor for Pinger {
         if self.come == PING.len() {
             (self.said, self.come) = (None, 0);
             self.took.borrow_mut().push(now - said);
+            if self.took.borrow().len() == self.count {
+                return world.close(end);
+            }
             let thinks = Duration::from_micros(self.moods.between(1_000, 5_000) as u64);
             self.waits_until = now + thinks;
             world.wake(me, thinks);

@@ -286,7 +286,7 @@ impl World {
             progress: Duration::ZERO,
             digest: seed,
             tally: Tally::default(),
-            ports: 32768,
+            ports: PORTS,
         }
     }
 
@@ -547,8 +547,9 @@ impl World {
         self.ends.len() - 1
     }
 
+    /// The next one; from the first again when there are no more, for nobody is known by it.
     fn port(&mut self) -> u16 {
-        self.ports += 1;
+        self.ports = self.ports.checked_add(1).unwrap_or(PORTS);
         self.ports
     }
 
@@ -593,3 +594,6 @@ impl World {
         }
     }
 }
+
+/// Ports from here on are given to whoever does not say which.
+const PORTS: u16 = 32768;

@@ -46,6 +46,12 @@ impl World {
         Ok(there.min(1))
     }
 
+    /// Whether nothing more will come.
+    pub fn is_ended(&self, end: EndId) -> bool {
+        let found = &self.ends[end];
+        found.inbox.is_empty() && (found.fin || found.reset)
+    }
+
     /// How many bytes a read may find now; 0 is the end.
     fn visible(&mut self, end: EndId) -> io::Result<usize> {
         let found = &mut self.ends[end];
