@@ -91,6 +91,8 @@ pub struct Reactor<N: Net, O> {
     lingering: usize,
     /// Closed since the slab was last trimmed.
     closed: usize,
+    /// Whose slot kept it from being trimmed.
+    highest: Option<Key>,
     closing: Vec<Key>,
     again: VecDeque<Key>,
     /// Listeners that wait for a descriptor.
@@ -114,6 +116,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             unread: 0,
             lingering: 0,
             closed: 0,
+            highest: None,
             closing: Vec::new(),
             again: VecDeque::new(),
             starved: Vec::new(),

@@ -10,6 +10,7 @@
 use std::{io, time::Duration};
 
 use log::trace;
+use slab::Slab;
 
 use super::{
     Found, Reactor,
@@ -196,20 +197,26 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         if self.closing.is_empty() {
             return;
         }
-        for key in std::mem::take(&mut self.closing) {
+        let mut highest_left = false;
+        // The first to be closed is vacated last, and so is the first to have a new tenant: of a burst, the
+        // high slots stay empty.
+        for key in std::mem::take(&mut self.closing).into_iter().rev() {
             let socket = self.sockets.remove(key.index as usize);
             if let Some(timer) = socket.timer {
                 self.wheel.cancel(timer);
             }
             self.unread -= socket.held();
             self.closed += 1;
+            highest_left |= self.highest == Some(key);
         }
-        // A burst's memory goes back when it is over; looking for it costs one step per close.
-        if self.closed >= self.sockets.capacity().max(TRIM_MIN) / 2 {
+        // An eighth, so that whatever ends in several turns is seen to have ended by the last of them; at
+        // eight steps per close, if there is anything to give back.
+        if self.closed >= self.sockets.capacity().max(TRIM_MIN) / 8 {
             self.closed = 0;
-            if self.sockets.len() < self.sockets.capacity() / 4 {
-                self.sockets.shrink_to_fit();
-            }
+            self.highest = self.trim();
+        } else if highest_left {
+            self.trim();
+            self.highest = None;
         }
         // Who was first the last time is last now: what has become free may be no more than one.
         if !self.starved.is_empty() {
@@ -218,6 +225,25 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         for listener in std::mem::take(&mut self.starved) {
             self.again(listener);
         }
+    }
+
+    /// Gives a burst's memory back when the burst is over, as far as nobody is above it. The answer is who
+    /// is, where that is most of it: a link's streams end with it, but the timer of the next attempt is
+    /// already there then.
+    fn trim(&mut self) -> Option<Key> {
+        let is_large = |sockets: &Slab<_>| sockets.len() < sockets.capacity() / 4;
+        if !is_large(&self.sockets) {
+            return None;
+        }
+        self.sockets.shrink_to_fit();
+        if !is_large(&self.sockets) {
+            return None;
+        }
+        let (index, socket) = self.sockets.iter().next_back()?;
+        Some(Key {
+            index: index as u32,
+            serial: socket.serial,
+        })
     }
 }
 

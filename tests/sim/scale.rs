@@ -421,7 +421,7 @@ const HOSTS: [usize; 2] = [SERVER_HOST, CLIENT_HOST];
 const STREAM_BYTES_MAX: usize = 512;
 
 /// Of each process, for a stream that has ended.
-const STREAM_BYTES_LEFT_MAX: usize = 160;
+const STREAM_BYTES_LEFT_MAX: usize = 0;
 
 /// Of the client: its socket, its entry in the pool, and its timer.
 const PARKED_BYTES_MAX: usize = 512;
