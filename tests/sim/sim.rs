@@ -332,9 +332,9 @@ impl Sim {
         if let Some(server) = &mut self.server {
             server.turn(&self.world);
             server.role.check_invariants();
-            let budget = self.server_config.limits.undelivered;
+            let limits = &self.server_config.limits;
             let id = &self.client_config.id;
-            self.oracles.after_server(&mut server.role, budget, id);
+            self.oracles.after_server(server, limits, id);
             self.check_both();
         }
     }
