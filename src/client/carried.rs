@@ -635,7 +635,7 @@ impl Client {
     }
 
     /// Every stream that had a slot is counted and has its line, however it ended.
-    fn log_end(&mut self, carried: &Carried, ended: &Ended, now: Now) {
+    pub(super) fn log_end(&mut self, carried: &Carried, ended: &Ended, now: Now) {
         self.ends.count(ended.end);
         let connection = match &carried.state {
             State::Queued(..) | State::Dialling { .. } => "not connected",

@@ -20,7 +20,7 @@ mod secure;
 mod upstream;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -46,7 +46,7 @@ use crate::{
     tunnel::{
         Shared,
         control::Reason,
-        mux::{EndCounts, LinkState},
+        mux::{EndCounts, Ended, LinkState, Orphan},
         window::Pressure,
     },
 };
@@ -173,8 +173,8 @@ impl Client {
     }
 
     /// Undelivered bytes that it holds.
-    pub fn undelivered(&self) -> usize {
-        self.shared.budget.held()
+    pub fn undelivered<N: Net>(&self, io: &Reactor<N, Owner>) -> usize {
+        self.shared.budget.held_by_streams() + io.unread_bytes()
     }
 
     /// What the link has come to; `None` without one.
@@ -268,7 +268,20 @@ impl Client {
 
     /// Whoever is still served sees that it was not all.
     fn drop_streams<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        for (_, carried) in std::mem::take(&mut self.carried) {
+        let ended = self.connection.tunnel().map(|tunnel| {
+            tunnel
+                .mux
+                .end_all(Reason::Draining, &mut self.shared.budget)
+        });
+        let mut ended: HashMap<u32, Ended> = ended
+            .into_iter()
+            .flatten()
+            .map(|Orphan { owner, ended, .. }| (owner, ended))
+            .collect();
+        for (index, carried) in std::mem::take(&mut self.carried) {
+            if let Some(ended) = ended.remove(&(index as u32)) {
+                self.log_end(&carried, &ended, io.now());
+            }
             match carried.state {
                 State::Queued(timer, _) => io.close(timer),
                 State::Dialling { dial, .. } => self.cancel_dial(io, dial),

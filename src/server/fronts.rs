@@ -361,7 +361,7 @@ impl Server {
     }
 
     /// Every stream is counted and has its line, however it ended.
-    fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
+    pub(super) fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
         let end = ended.end;
         self.ends.count(end);
         let proxy = self.proxies.find(proxy).map(|proxy| &proxy.id);

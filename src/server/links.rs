@@ -26,10 +26,10 @@ use crate::{
         control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
-        mux::{Happened, Mux, Side},
+        mux::{Happened, Mux, Orphan, Side},
         proof::{Challenge, Nonce, Prover},
         upgrade::{self, Upgrade},
-        window::Pressure,
+        window::{Budget, Pressure},
     },
 };
 
@@ -150,6 +150,17 @@ impl Links {
             self.handshakes -= 1;
         }
         up
+    }
+
+    /// Ends the streams of all links: the process is about to end.
+    pub fn end_streams(&mut self, budget: &mut Budget) -> Vec<Orphan> {
+        let tunnels = self
+            .entries
+            .iter_mut()
+            .filter_map(|(_, entry)| entry.tunnel());
+        tunnels
+            .flat_map(|tunnel| tunnel.mux.end_all(Reason::Draining, budget))
+            .collect()
     }
 
     /// Says goodbye on every link: the process is about to end.

@@ -38,7 +38,7 @@ use crate::{
     tunnel::{
         Shared,
         ids::Unique,
-        mux::{EndCounts, LinkState},
+        mux::{EndCounts, LinkState, Orphan},
     },
 };
 
@@ -189,8 +189,8 @@ impl Server {
     }
 
     /// Undelivered bytes that it holds.
-    pub fn undelivered(&self) -> usize {
-        self.shared.budget.held()
+    pub fn undelivered<N: Net>(&self, io: &Reactor<N, Owner>) -> usize {
+        self.shared.budget.held_by_streams() + io.unread_bytes()
     }
 
     /// What a client's link has come to; `None` when it has none.
@@ -263,6 +263,11 @@ impl Server {
 
     /// Whoever is still served sees that it was not all.
     fn drop_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        for Orphan { owner, ended, .. } in self.links.end_streams(&mut self.shared.budget) {
+            if let Some(&Front { user, proxy, .. }) = self.fronts.get(owner as usize) {
+                self.log_end(user, proxy, &ended, io.now());
+            }
+        }
         for front in self.fronts.drain() {
             io.abort(front.key);
         }

@@ -242,9 +242,14 @@ impl Budget {
         self.unread = bytes;
     }
 
-    /// Undelivered bytes of the process.
+    /// Undelivered bytes of the process, as of the last [`Budget::note_unread`].
     pub fn held(&self) -> usize {
         self.footprint.held + self.unread
+    }
+
+    /// Those of them that streams hold.
+    pub fn held_by_streams(&self) -> usize {
+        self.footprint.held
     }
 
     /// How full it is.

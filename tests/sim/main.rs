@@ -56,6 +56,9 @@ fn each_request_is_answered_once_with_its_own_bytes() {
 #[test]
 fn whoever_lives_through_a_storm_is_told_the_truth_and_afterwards_all_is_well() {
     each_seed(2_000_000, &storm::STORM);
+    if env::var_os("SIDING_SIM_SEED").is_none() {
+        FOUND.map(|seed| run(seed, &storm::STORM));
+    }
 }
 
 #[test]
@@ -154,8 +157,14 @@ const SEEDS: u64 = 60;
 /// So many seeds have seen everything that can happen.
 const SEEDS_FOR_EVERYTHING: usize = 1_000;
 
+/// Storms that once found something.
+const FOUND: [u64; 4] = [
+    // Streams that a drain cut off stayed in the budget.
+    2_014_828, 2_019_452, 2_028_989, 2_030_470,
+];
+
 /// What cannot happen here, or nowhere at all.
-const NEVER: [&str; 14] = [
+const NEVER: [&str; 11] = [
     // No stream is opened where there is no client; where memory or dials are short, the side that
     // knows says so, and the other has it from there.
     "end at the client: client_not_connected",
@@ -163,9 +172,7 @@ const NEVER: [&str; 14] = [
     // 4,096 dials have to wait.
     "end at the client: busy",
     "end at the server: busy",
-    // The client drops what crosses its goaway without a word, and its server's link is closed, not
-    // its streams.
-    "end at the client: draining",
+    // A client's link is closed then, not its streams.
     "end at the client: replaced",
     // A client of another version.
     "end at the client: protocol_not_supported",
@@ -177,7 +184,4 @@ const NEVER: [&str; 14] = [
     // rule against what its caller rules out today.
     "not parked: no final response",
     "not parked: upgraded",
-    // Its readers are origins, and here they read.
-    "end at the client: stalled",
-    "end at the client: overload",
 ];

@@ -60,14 +60,14 @@ impl Oracles {
         let streams = role.counters().streams + io.lingering();
         // And what one read has brought behind a request.
         let ahead = role.users() * limits.pipelined;
-        assert_within(limits.undelivered, role.undelivered(), streams, ahead);
+        assert_within(limits.undelivered, role.undelivered(io), streams, ahead);
         self.at_server.check(role.link_of(client).as_ref());
     }
 
     pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &World) {
         let role = &mut client.role;
         let streams = role.streams() + client.io.lingering();
-        assert_within(budget, role.undelivered(), streams, 0);
+        assert_within(budget, role.undelivered(&client.io), streams, 0);
         let parked: BTreeSet<u32> = role.parked_keys().map(|key| key.index).collect();
         for index in &parked {
             assert!(
@@ -115,10 +115,11 @@ impl Oracles {
     }
 
     /// Nobody is there any more.
-    pub fn at_rest(&self, server: &Server, client: &Client) {
-        each_has_ended("server", server.opened(), server.ends());
-        each_has_ended("client", client.opened(), client.ends());
-        assert_eq!((server.undelivered(), client.undelivered()), (0, 0));
+    pub fn at_rest(&self, server: &Machine<Server>, client: &Machine<Client>) {
+        each_has_ended("server", server.role.opened(), server.role.ends());
+        each_has_ended("client", client.role.opened(), client.role.ends());
+        assert_eq!(server.role.undelivered(&server.io), 0, "held by the server");
+        assert_eq!(client.role.undelivered(&client.io), 0, "held by the client");
     }
 }
 

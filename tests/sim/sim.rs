@@ -265,8 +265,7 @@ impl Sim {
             self.resting,
             "nothing is left in the reactors"
         );
-        self.oracles
-            .at_rest(&self.server().role, &self.client().role);
+        self.oracles.at_rest(self.server(), self.client());
 
         let turns = |sim: &Sim| sim.server().turns + sim.client().turns;
         let before = turns(self);
