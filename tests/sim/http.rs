@@ -593,8 +593,11 @@ impl Session {
                 assert!(closes, "an error of the proxy's own closes: {head:?}");
                 ledger.lost += 1;
                 self.answered += 1;
-                self.input.clear();
-                return false;
+                if self.closing {
+                    // Its text.
+                    self.input.clear();
+                }
+                return !self.closing;
             }
             Some("204") => assert_eq!(exchange.answer, Answer::Empty),
             _ => assert_eq!(status, Some("200"), "{head:?}: {self:?}"),
