@@ -117,6 +117,7 @@ impl Net for SimNet {
         world.descriptor(self.host)?;
         let accepted = world.accept(listener.address);
         world.hosts[self.host].descriptors -= usize::from(accepted.is_err());
+        world.hosts[self.host].moved += u64::from(accepted.is_ok());
         drop(world);
         let (end, from) = accepted?;
         Ok((self.stream(end), from))

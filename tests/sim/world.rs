@@ -191,6 +191,8 @@ struct End {
     peeked: bool,
     flight: VecDeque<(Duration, Segment)>,
     flight_bytes: usize,
+    /// The first of these had arrived before: they are not lost any more.
+    put_back: usize,
     /// Nothing arrives before what was sent before it.
     arrives: Duration,
     capacity: usize,
@@ -534,6 +536,7 @@ impl World {
             peeked: false,
             flight: VecDeque::new(),
             flight_bytes: 0,
+            put_back: 0,
             arrives: Duration::ZERO,
             capacity: self.weather.capacity,
             paced: false,

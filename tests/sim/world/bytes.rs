@@ -94,9 +94,11 @@ impl World {
         }
         if std::mem::take(&mut found.fin) {
             found.flight.push_front((at, Segment::Fin));
+            found.put_back += 1;
         }
         found.flight_bytes += rest.len();
         found.flight.push_front((at, Segment::Data(rest)));
+        found.put_back += 1;
         found.arrives = found.arrives.max(at);
         self.schedule(after, Due::Arrival(end));
     }
@@ -224,8 +226,13 @@ impl World {
         };
         // What the kernel has not sent yet is lost.
         if self.rng.chance(50) {
-            self.ends[peer].flight.clear();
-            self.ends[peer].flight_bytes = 0;
+            let peer = &mut self.ends[peer];
+            peer.flight.truncate(peer.put_back);
+            let data = peer.flight.iter().map(|(_, segment)| match segment {
+                Segment::Data(bytes) => bytes.len(),
+                Segment::Fin | Segment::Reset => 0,
+            });
+            peer.flight_bytes = data.sum();
         }
         self.send(end, Segment::Reset);
     }
@@ -278,12 +285,14 @@ impl World {
             && let Some((_, segment)) = found.flight.pop_front()
         {
             arrived = true;
+            found.put_back = found.put_back.saturating_sub(1);
             match segment {
                 Segment::Data(bytes) => {
                     found.flight_bytes -= bytes.len();
                     if found.gone {
                         found.flight.clear();
                         found.flight_bytes = 0;
+                        found.put_back = 0;
                         return self.reset_peer(end);
                     }
                     // What was sent before its sender knew of a reset that came from neither.
@@ -304,6 +313,7 @@ impl World {
                     });
                     found.flight.clear();
                     found.flight_bytes = 0;
+                    found.put_back = 0;
                 }
             }
         }
