@@ -1,12 +1,12 @@
 //! What each stream is doing here: waiting, dialling, raw, or an HTTP exchange.
 //!
 //! The decision of flow A and B is made here: `http` and `https` take their connection from the pool and
-//! may give it back; every other word gets a fresh one, which is closed when the session ends. An
-//! exchange whose connection from the pool proves dead gets a fresh one, too, once.
+//! may give it back (see `reuse`); every other word gets a fresh one, which is closed when the session
+//! ends.
 
 use std::{net::SocketAddr, time::Duration};
 
-use log::{debug, info, trace};
+use log::{debug, info};
 
 use super::{
     Client, Owner,
@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{Host, PoolMode, Target},
+    config::{Host, Target},
     http::{Asked, Gather, Version},
     key::Key,
-    pool::{self, Eviction, Slot},
-    reactor::{Deadline, Outlook, Reactor, net::Net},
+    pool,
+    reactor::{Deadline, Reactor, net::Net},
     tunnel::{
         control::{How, ProxyConnect, Reason, RequestFacts},
         ids::{ProxyId, UserId},
@@ -59,9 +59,9 @@ pub(super) struct Exchange {
     pub upstream: Upstream,
     pub asked: Asked,
     /// Doing it twice is like doing it once.
-    repeatable: bool,
+    pub repeatable: bool,
     /// It is, or may be, more than is kept of it.
-    long: bool,
+    pub long: bool,
     /// The user may wait for 100 before it says more.
     expects: bool,
     /// Its connection comes from the pool and has not answered yet: it may have been dead by then.
@@ -210,106 +210,6 @@ impl Client {
         }
     }
 
-    /// Gets a stream its connection: from the pool if it is an exchange, else by a dial.
-    fn obtain<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        carried: u32,
-        upstream: Upstream,
-        now: Now,
-    ) {
-        // What could not be sent again, whatever its method, is not sent where that may be needed.
-        let is_calm = self.shared.budget.pressure() == Pressure::Calm;
-        let asked = match &self.carried[carried as usize].state {
-            State::Dialling {
-                exchange: Some(exchange),
-                ..
-            } => {
-                let again = exchange.repeatable && !exchange.long && is_calm;
-                Some((exchange.repeatable, again))
-            }
-            _ => None,
-        };
-        if let Some((repeatable, again)) = asked
-            && let Some((key, origin)) = self.take(io, &upstream, again, now)
-        {
-            self.counters.reused += 1;
-            let found = &mut self.carried[carried as usize];
-            if let State::Dialling {
-                exchange: Some(exchange),
-                ..
-            } = &mut found.state
-            {
-                exchange.unproved = true;
-            }
-            if let Some(tunnel) = self.connection.tunnel() {
-                let budget = &mut self.shared.budget;
-                tunnel.mux.keep_replay(found.stream, repeatable, budget);
-            }
-            return self.connected(io, carried, key, origin, now);
-        }
-        if self.dials.is_full() {
-            return self.fail_stream(io, carried, Reason::Busy);
-        }
-        self.dial(io, upstream, Whose::Stream(carried), now);
-    }
-
-    /// Sends a request once more, on a fresh connection, where the one from the pool has died before it
-    /// answered: RFC 9112 §9.3.1. `false` when that is not safe, or not possible.
-    pub(super) fn retry<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        carried: u32,
-        now: Now,
-    ) -> bool {
-        let Some(found) = self.carried.get_mut(carried as usize) else {
-            return false;
-        };
-        let State::Exchange(key, exchange) = &mut found.state else {
-            return false;
-        };
-        if !std::mem::take(&mut exchange.unproved) {
-            return false;
-        }
-        let (key, stream, user) = (*key, found.stream, found.user);
-        let upstream = exchange.upstream.clone();
-        self.pool.stale_after_take();
-        self.flush_upstream(io, &upstream);
-        let Some(tunnel) = self.connection.tunnel() else {
-            return false;
-        };
-        if !tunnel.mux.rewind(stream, &mut self.shared.budget, now) {
-            debug!("{user}: the parked connection to {upstream} was dead, and a retry is not safe");
-            return false;
-        }
-        debug!("{user}: the parked connection to {upstream} was dead, dialling afresh");
-        io.close(key);
-        self.counters.retried += 1;
-        let found = &mut self.carried[carried as usize];
-        let dialling = State::Dialling {
-            dial: u32::MAX,
-            exchange: None,
-        };
-        if let State::Exchange(_, mut exchange) = std::mem::replace(&mut found.state, dialling) {
-            exchange.retried = true;
-            found.state = State::Dialling {
-                dial: u32::MAX,
-                exchange: Some(exchange),
-            };
-        }
-        self.dial(io, upstream, Whose::Stream(carried), now);
-        true
-    }
-
-    /// Closes what is parked for an origin that has shown that it closes, or is not there.
-    fn flush_upstream<N: Net>(&mut self, io: &mut Reactor<N, Owner>, upstream: &Upstream) {
-        let mut stale = Vec::new();
-        self.pool.flush(upstream, &mut stale);
-        for key in stale {
-            io.close(key);
-        }
-    }
-
     /// Whether a stream may be served at all, and to what it leads.
     fn admit(
         &self,
@@ -339,32 +239,6 @@ impl Client {
         self.schedule();
         let tunnel = self.connection.tunnel()?;
         tunnel.mux.abort(stream, reason, &mut self.shared.budget)
-    }
-
-    /// A connection from the pool that is still good.
-    fn take<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        upstream: &Upstream,
-        repeatable: bool,
-        now: Now,
-    ) -> Option<(Key, pool::Origin)> {
-        let repeatable = repeatable || self.config.pool.mode == PoolMode::Always;
-        let Target { host, port } = &upstream.target;
-        while let Some(taken) = self.pool.take(upstream, repeatable, now.instant) {
-            let allowed = self.config.allow.permits(host, *port, taken.origin.peer);
-            if allowed && io.look(taken.key) == Outlook::Quiet {
-                trace!(
-                    "{upstream}: connection of {} uses taken from the pool",
-                    taken.origin.uses
-                );
-                return Some((taken.key, taken.origin));
-            }
-            debug!("{upstream}: parked connection closed, stale when it was taken");
-            self.pool.stale_at_take();
-            io.close(taken.key);
-        }
-        None
     }
 
     /// Remembers which dial a stream waits for.
@@ -414,7 +288,7 @@ impl Client {
     }
 
     /// A stream has its connection.
-    fn connected<N: Net>(
+    pub(super) fn connected<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
         carried: u32,
@@ -658,35 +532,6 @@ impl Client {
                 .saturating_duration_since(ended.opened)
                 .as_secs_f64()
         );
-    }
-
-    /// A parked connection has nothing legal to say: only "would block" keeps it.
-    pub(super) fn parked_ready<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        key: Key,
-        slot: Slot,
-    ) {
-        let why = match io.look(key) {
-            Outlook::Quiet => return,
-            Outlook::Data => Eviction::Unasked,
-            Outlook::End | Outlook::Failed => Eviction::Closed,
-        };
-        debug!("parked connection: {why}");
-        self.pool.forget(slot, why);
-        io.close(key);
-    }
-
-    /// A parked connection has been idle, or has lived, long enough.
-    pub(super) fn parked_timeout<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        key: Key,
-        slot: Slot,
-        now: Now,
-    ) {
-        self.pool.expire(slot, now.instant);
-        io.close(key);
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `secure`: whom TLS trusts.
 //! - `upstream`: where exchanges go, and how many may be there at a time.
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
+//! - `reuse`: connections from the pool: taken, found dead, given up.
 //! - `respond`: the response of an exchange: its head, and whether its connection is parked after it.
 
 mod backoff;
@@ -16,6 +17,7 @@ mod carried;
 mod connection;
 mod dial;
 mod respond;
+mod reuse;
 mod secure;
 mod upstream;
 
