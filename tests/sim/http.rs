@@ -555,6 +555,11 @@ impl Session {
             ledger.broken += 1;
             self.answered += 1;
         }
+        if excuse.errors {
+            // They may have arrived, and nobody asks twice for what may not be repeated.
+            ledger.lost += self.asked.saturating_sub(self.answered);
+            self.answered = self.answered.max(self.asked);
+        }
         self.asked = self.answered;
         self.fin_sent = false;
         self.closing = false;

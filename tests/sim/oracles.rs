@@ -5,14 +5,17 @@
 //! - Undelivered bytes stay within the budget.
 //! - A parked connection has nothing to say that its owner has not been told of, and one that is taken
 //!   has nothing to say at all.
+//! - The name of a connection that is gone names no other.
 //! - What one side may send is what the other has granted: credit is conserved.
 //! - Each stream that was opened has ended once, on either side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use siding::{
     client::Client,
     config::{ClientId, ServerLimits},
+    key::Key,
+    reactor::Outlook,
     server::Server,
     tunnel::{
         frame::StreamId,
@@ -33,6 +36,9 @@ pub struct Oracles {
     at_client: Queue,
     /// The connections that were parked when the client's last turn was over.
     parked: BTreeSet<u32>,
+    /// The connections that the client had then, and some of those that it had before.
+    had: Vec<Key>,
+    gone: VecDeque<Key>,
 }
 
 /// The streams of one link that wait for their turn.
@@ -64,6 +70,13 @@ impl Oracles {
         self.at_server.check(role.link_of(client).as_ref());
     }
 
+    /// Another client is started: it has nothing of the one before.
+    pub fn client_starts(&mut self) {
+        self.parked.clear();
+        self.had.clear();
+        self.gone.clear();
+    }
+
     pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &World) {
         let role = &mut client.role;
         let streams = role.streams() + client.io.lingering();
@@ -85,6 +98,18 @@ impl Oracles {
         }
         self.parked = parked;
         self.at_client.check(link.as_ref());
+        let has: Vec<Key> = (link.iter().flat_map(|link| &link.streams))
+            .filter_map(|stream| stream.key)
+            .chain(role.parked_keys())
+            .collect();
+        let gone = self.had.iter().filter(|key| !has.contains(key));
+        self.gone.extend(gone.copied());
+        self.gone.drain(..self.gone.len().saturating_sub(GONE_MAX));
+        self.had = has;
+        for key in &self.gone {
+            let found = client.io.outlook(*key);
+            assert_eq!(found, Outlook::Failed, "{key:?} is gone, and names another");
+        }
     }
 
     /// To be called when either has had a turn.
@@ -178,3 +203,6 @@ fn each_has_ended(who: &str, opened: u64, ends: &EndCounts) {
             .collect::<Vec<_>>()
     );
 }
+
+/// Names that are gone and still asked for: more than there are sockets at a time.
+const GONE_MAX: usize = 64;

@@ -117,6 +117,7 @@ impl Sim {
         } else {
             let mut io = Reactor::new(net(CLIENT));
             let client = Client::start(self.client_config.clone(), &mut io);
+            self.oracles.client_starts();
             self.client = Some(Machine::new(host, io, client));
         }
     }
