@@ -191,7 +191,7 @@ fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
         Fault::Suspended => world.suspend(host),
         Fault::ClockSet => world.set_clock(),
         Fault::OutOfDescriptors => {
-            let more = random.chance(70).then(|| random.between(0, 4));
+            let more = random.chance(70).then(|| random.between(0, 4) / 2);
             world.limit_descriptors(host, more);
         }
         Fault::Drained => {
