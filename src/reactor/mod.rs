@@ -20,6 +20,7 @@
 
 pub mod mio_net;
 pub mod net;
+mod parting;
 pub mod resolver;
 mod socket;
 mod tls;
@@ -28,7 +29,7 @@ pub mod wheel;
 
 use std::{
     collections::VecDeque,
-    io::{self, Read},
+    io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
@@ -45,6 +46,7 @@ use self::{
     wheel::TimerWheel,
 };
 pub use self::{
+    parting::LINGER_MAX,
     socket::Deadline,
     turn::{Flushed, Role},
 };
@@ -548,133 +550,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.close(key);
     }
 
-    /// Sends FIN, then discards what the peer still sends until it closes, too, is quiet for `idle`,
-    /// or [`LINGER_MAX`] has passed. Closing at once would answer its bytes with RST, which can
-    /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is not called
-    /// again.
-    pub fn linger(&mut self, key: Key, idle: Duration) {
-        self.farewell(key, &[], idle);
-    }
-
-    /// As [`Reactor::linger`], for at most `longest` in all: a peer that goes on sending what nobody is
-    /// there to read is told so by a reset.
-    pub fn linger_at_most(&mut self, key: Key, longest: Duration) {
-        self.linger(key, longest);
-        let latest = self.now.instant + longest;
-        // With something left to be written, the time runs from when it is.
-        if let Some(socket) = self.sockets.get_mut(key.index as usize)
-            && socket.serial == key.serial
-            && let Life::Lingering { until: Some(until) } = &mut socket.life
-        {
-            *until = latest.min(*until);
-        }
-    }
-
-    /// Writes `bytes`, however long the peer takes them within `idle` of each other, and then
-    /// [lingers](Reactor::linger). The owner is not called again.
-    pub fn farewell(&mut self, key: Key, bytes: &[u8], idle: Duration) {
-        let Some(socket) = self.socket(key) else {
-            return;
-        };
-        let dropped = socket.unread_len();
-        socket.drop_unread();
-        // From here on these are the bytes that are still to be written.
-        socket.unread(bytes);
-        socket.life = Life::Lingering { until: None };
-        self.unread = self.unread - dropped + bytes.len();
-        self.lingering += 1;
-        self.set_deadline(key, Deadline::Idle(idle));
-        self.part(key);
-    }
-
-    /// Gives up what is still to be written on connections that are left: the process ends.
-    pub fn part_from_all(&mut self) {
-        let left: Vec<Key> = self
-            .sockets
-            .iter()
-            .filter(|(_, socket)| matches!(socket.life, Life::Lingering { .. }))
-            .map(|(index, socket)| Key {
-                index: index as u32,
-                serial: socket.serial,
-            })
-            .collect();
-        for key in left {
-            self.part_for_good(key);
-        }
-    }
-
-    /// Closes a connection that is left. Where not all is written, its peer must not think so.
-    fn part_for_good(&mut self, key: Key) {
-        let socket = &mut self.sockets[key.index as usize];
-        let is_written = socket.unread_len() == 0 && socket.is_flushed();
-        if !is_written && let Kind::Stream(stream) = &mut socket.kind {
-            self.net.abort(stream);
-        }
-        self.close(key);
-    }
-
-    /// Goes on with a connection that is left: writes the rest, then FIN, then discards.
-    fn part(&mut self, key: Key) {
-        let now = self.now.instant;
-        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
-            return;
-        };
-        let Life::Lingering { until } = socket.life else {
-            return;
-        };
-        if !matches!(socket.kind, Kind::Stream(_)) {
-            return self.close(key);
-        }
-        let until = match until {
-            Some(until) => until,
-            None => {
-                let before = socket.held();
-                let written = socket.write_unread(now);
-                self.unread = self.unread + socket.held() - before;
-                match written {
-                    // Meanwhile the peer must not be kept from writing, or it may never read.
-                    Ok(false) => return self.discard(key, None),
-                    Ok(true) => {}
-                    Err(_) => return self.close(key),
-                }
-                match self.finish(key) {
-                    Ok(true) => {}
-                    Ok(false) => return self.discard(key, None),
-                    Err(_) => return self.close(key),
-                }
-                let until = now + LINGER_MAX;
-                self.sockets[key.index as usize].life = Life::Lingering { until: Some(until) };
-                until
-            }
-        };
-        self.discard(key, Some(until));
-    }
-
-    /// Reads what nobody wants, at most `until`.
-    fn discard(&mut self, key: Key, until: Option<Instant>) {
-        let now = self.now.instant;
-        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
-            return;
-        };
-        let Kind::Stream(stream) = &mut socket.kind else {
-            return;
-        };
-        let mut sink = [0; DISCARD];
-        for _ in 0..DISCARD_READS_MAX {
-            match stream.read(&mut sink) {
-                // Only what it takes counts as progress then.
-                Ok(1..) if until.is_none() => {}
-                Ok(1..) if until.is_some_and(|until| now < until) => socket.active = now,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The peer may still read what is left to be written.
-                Ok(0) if until.is_none() => return,
-                // It ended, failed, or took too long.
-                Ok(_) | Err(_) => return self.close(key),
-            }
-        }
-        self.again(key);
-    }
-
     /// Does something with a socket that may change what waits in it.
     fn work<T>(
         &mut self,
@@ -766,11 +641,3 @@ pub enum Outlook {
 
 /// How long a listener waits for a descriptor before it tries again by itself.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a closed connection may go on sending what nobody wants (nginx: `lingering_time`).
-pub const LINGER_MAX: Duration = Duration::from_secs(30);
-
-const DISCARD: usize = 16 * 1024;
-
-/// 256 KiB in one turn, as for a link: others wait.
-const DISCARD_READS_MAX: usize = 16;
