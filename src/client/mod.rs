@@ -22,7 +22,7 @@ mod secure;
 mod upstream;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -48,7 +48,7 @@ use crate::{
     tunnel::{
         Shared,
         control::Reason,
-        mux::{EndCounts, Ended, LinkState, Orphan},
+        mux::{EndCounts, LinkState, Orphan},
         window::Pressure,
     },
 };
@@ -270,20 +270,18 @@ impl Client {
 
     /// Whoever is still served sees that it was not all.
     fn drop_streams<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        let ended = self.connection.tunnel().map(|tunnel| {
+        let streams = std::mem::take(&mut self.carried);
+        let orphans = self.connection.tunnel().map(|tunnel| {
             tunnel
                 .mux
                 .end_all(Reason::Draining, &mut self.shared.budget)
         });
-        let mut ended: HashMap<u32, Ended> = ended
-            .into_iter()
-            .flatten()
-            .map(|Orphan { owner, ended, .. }| (owner, ended))
-            .collect();
-        for (index, carried) in std::mem::take(&mut self.carried) {
-            if let Some(ended) = ended.remove(&(index as u32)) {
-                self.log_end(&carried, &ended, io.now());
+        for Orphan { owner, ended, .. } in orphans.into_iter().flatten() {
+            if let Some(carried) = streams.get(owner as usize) {
+                self.log_end(carried, &ended, io.now());
             }
+        }
+        for (_, carried) in streams {
             match carried.state {
                 State::Queued(timer, _) => io.close(timer),
                 State::Dialling { dial, .. } => self.cancel_dial(io, dial),

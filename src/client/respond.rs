@@ -206,8 +206,7 @@ impl Client {
                     persistent: matches!(
                         response.reusable,
                         Ok(()) | Err(NotReusable::ConnectionAuth)
-                    ) && hint.max != Some(0)
-                        && exchange.idle_max != Some(Duration::ZERO),
+                    ) && exchange.idle_max != Some(Duration::ZERO),
                     tied_to_user: response.reusable == Err(NotReusable::ConnectionAuth),
                     ..pool::Facts::default()
                 };

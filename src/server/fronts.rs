@@ -367,7 +367,7 @@ impl Server {
         let proxy = self.proxies.find(proxy).map(|proxy| &proxy.id);
         let proxy = proxy.map_or_else(|| "(closed)".into(), ToString::to_string);
         if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
-            info!("{}: refused, {end}", user);
+            info!("{user}: refused, {end}");
         }
         debug!(
             "stream {} of proxy {}: {end}, {} B up, {} B down, {:.3} s",
