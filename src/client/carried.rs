@@ -148,7 +148,12 @@ impl Client {
         let carried = self.carried.insert(Carried {
             stream,
             user: user_id,
-            proxy: proxy_id,
+            // Whatever comes by this link is this client's, and its name is here already: no stream
+            // keeps a copy.
+            proxy: ProxyId {
+                client: self.config.id.shared(),
+                ..proxy_id
+            },
             place: (limited && admission != Admission::Refused).then(|| Box::new(upstream.clone())),
             state: State::Dialling {
                 dial: u32::MAX,

@@ -1,14 +1,25 @@
 //! Good weather: nothing breaks but what the actors themselves break, and all of it arrives.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use siding::client::Counters;
 
 use crate::{
+    exchange,
+    heap::Payer,
     http, origin,
-    sim::{HTTP_PORT, ORIGIN, REFUSED_PORT, SERVER, Scenario, Sim, TCP_PORT, address, configs},
+    rng::Rng,
+    sim::{FORWARD_PORT, ORIGIN, REFUSED_PORT, SERVER, Scenario, Sim, TCP_PORT, address, configs},
     tcp,
+    world::{CLIENT_HOST, SERVER_HOST},
 };
+
+/// Long enough for everybody to have said all: an origin thinks for half a second at most.
+const SILENT_WITHIN: Duration = Duration::from_secs(20);
 
 pub const TCP_STREAMS: Scenario = Scenario {
     configs,
@@ -18,6 +29,11 @@ pub const TCP_STREAMS: Scenario = Scenario {
 pub const POOLED_EXCHANGES: Scenario = Scenario {
     configs,
     play: pooled_exchanges,
+};
+
+pub const SILENCE: Scenario = Scenario {
+    configs,
+    play: silence,
 };
 
 /// Several users of one raw proxy, who end their streams in all orders.
@@ -39,11 +55,7 @@ fn tcp_streams(sim: &mut Sim) {
             world.rng.size(most)
         };
         let plan = tcp::Plan::new(user, size, bulk, &mut world.rng);
-        let port = match plan.ending {
-            tcp::Ending::Refused => REFUSED_PORT,
-            _ => TCP_PORT,
-        };
-        let user = tcp::User::new(plan, address(SERVER, port), &mut world.rng);
+        let user = user_of(plan, &[REFUSED_PORT], &mut world.rng);
         drop(world);
         sim.arrive(Box::new(user));
         expected.push(plan.ending);
@@ -61,6 +73,77 @@ fn tcp_streams(sim: &mut Sim) {
     assert_eq!(seen, expected, "the origin saw each stream end");
 }
 
+/// A user of a raw proxy, or of the one that forwards; those of `refused` lead nowhere.
+pub fn user_of(plan: tcp::Plan, refused: &[u16], rng: &mut Rng) -> tcp::User {
+    let is_refused = plan.ending == tcp::Ending::Refused;
+    if rng.chance(25) {
+        let target = match is_refused {
+            true => rng.pick(&["origin.test:23", "elsewhere.test:22"]),
+            false => "origin.test:22",
+        };
+        let user = tcp::User::new(plan, address(SERVER, FORWARD_PORT), rng);
+        return user.connecting(target, rng);
+    }
+    let port = match is_refused {
+        true => rng.pick(refused),
+        false => TCP_PORT,
+    };
+    tcp::User::new(plan, address(SERVER, port), rng)
+}
+
+/// Users of all kinds who fall silent: what their connections then have of the heap is nothing.
+fn silence(sim: &mut Sim) {
+    let ledger = Rc::new(RefCell::new(http::Ledger::default()));
+    {
+        let world = &mut sim.world.borrow_mut();
+        let echo = tcp::Origin::new(address(ORIGIN, 22), 0, tcp::Ledger::default(), world);
+        let web = origin::Origin::new(address(ORIGIN, 80), 1, Rc::clone(&ledger), world);
+        sim.actors.push(Box::new(echo));
+        sim.actors.push(Box::new(web));
+    }
+    sim.link_up();
+
+    let mut random = sim.random();
+    let rests = Rc::new(Cell::new(true));
+    for user in 1..=random.between(1, 10) as u64 {
+        let size = random.size(300_000);
+        let user = user_of(tcp::Plan::open_ended(user, size), &[], &mut random);
+        sim.arrive(Box::new(user.resting(&rests)));
+    }
+    let mood = exchange::Mood {
+        storm: false,
+        bulk: false,
+        rough: false,
+        most: random.pick(&[1_000, 30_000, 300_000]),
+    };
+    for user in 1..=random.between(0, 10) as u64 {
+        let user = http::User::new(user, mood, Rc::clone(&ledger), &mut random);
+        sim.arrive(Box::new(user.resting(&rests)));
+    }
+    let heap = || [SERVER_HOST, CLIENT_HOST].map(|host| Payer::Host(host).bytes());
+    sim.run_for(SILENT_WITHIN);
+    let silent = heap();
+    let streams = sim.client().role.streams();
+    rests.set(false);
+    for actor in 0..sim.actors.len() {
+        sim.world.borrow_mut().woken.insert(actor);
+    }
+    sim.run_until_all_are_done();
+    sim.run_for(Duration::from_secs(1));
+    assert_eq!(sim.client().role.streams(), 0, "all have left");
+    assert!(streams > 0, "there were some");
+    // Tables may have grown meanwhile; what the streams had would be missing now.
+    let after = heap();
+    assert!(
+        silent
+            .iter()
+            .zip(&after)
+            .all(|(silent, after)| silent <= after),
+        "{streams} silent streams own of the heap: {silent:?}, without them {after:?}"
+    );
+    sim.run_to_rest();
+}
+
 /// Several users of one HTTP proxy, whose exchanges share the origin's connections.
 fn pooled_exchanges(sim: &mut Sim) {
     let bulk = sim.is_bulk();
@@ -71,7 +154,7 @@ fn pooled_exchanges(sim: &mut Sim) {
     sim.link_up();
 
     let mut random = sim.random();
-    let mood = http::Mood {
+    let mood = exchange::Mood {
         storm: false,
         bulk,
         rough: random.chance(50),
@@ -84,8 +167,7 @@ fn pooled_exchanges(sim: &mut Sim) {
     let (mut asked, mut unpooled) = (0, 0);
     let users = random.between(1, 5);
     for user in 1..=users as u64 {
-        let proxy = address(SERVER, HTTP_PORT);
-        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        let user = http::User::new(user, mood, Rc::clone(&ledger), &mut random);
         asked += user.exchanges().count();
         unpooled += user
             .exchanges()
@@ -118,7 +200,7 @@ struct Asked {
     exchanges: usize,
     /// Those after which the connection cannot be parked, or that must not take any that is.
     unpooled: usize,
-    mood: http::Mood,
+    mood: exchange::Mood,
 }
 
 impl Asked {

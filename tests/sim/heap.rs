@@ -9,6 +9,8 @@ use std::{
     cell::Cell,
 };
 
+use crate::world::HOSTS;
+
 /// Who pays for what is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payer {
@@ -60,7 +62,7 @@ static COUNTING: Counting = Counting;
 
 thread_local! {
     static PAYER: Cell<u8> = const { Cell::new(0) };
-    static BYTES: Cell<[isize; 3]> = const { Cell::new([0; 3]) };
+    static BYTES: Cell<[isize; 1 + HOSTS]> = const { Cell::new([0; 1 + HOSTS]) };
 }
 
 fn count(payer: u8, bytes: isize) {

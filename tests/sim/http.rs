@@ -1,104 +1,28 @@
-//! Users of an `http` proxy, and what they ask its origin for.
-//!
-//! A request's path says all about the exchange: whose it is, what its body is and how it is to be
-//! answered. Both sides check every byte of it, and the origin that no request comes twice.
+//! Users of an `http` or `forward` proxy, who ask its origin for one [`Exchange`] after the other.
 
 use std::{
-    cell::RefCell, collections::BTreeSet, fmt, io, io::ErrorKind, net::SocketAddr, rc::Rc,
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    fmt, io,
+    io::ErrorKind,
+    net::SocketAddr,
+    rc::Rc,
     time::Duration,
 };
 
 use crate::{
-    message::{Body, Framing, Head, head_end, write_body},
-    rng::{Rng, pattern},
-    sim::{Actor, USERS},
+    exchange::{Answer, Exchange, Last, Method, Mood, Request},
+    message::{Body, Framing, Head},
+    rng::Rng,
+    sim::{Actor, FORWARD_PORT, HTTP_PORT, SERVER, USERS, address},
     world::{ActorId, EndId, Excuse, SERVER_HOST, Watcher, World},
 };
 
-/// One request and its response.
-#[derive(Clone, Copy, Debug)]
-pub struct Exchange {
-    pub id: u64,
-    method: Method,
-    /// Bytes of the request's body.
-    pub request: usize,
-    request_chunked: bool,
-    pub answer: Answer,
-    /// Bytes of the response's body.
-    response: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    Get,
-    Head,
-    Post,
-}
-
-/// How the origin answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Length,
-    Chunked,
-    /// By closing.
-    UntilClose,
-    /// With a length, and `Connection: close` all the same.
-    LengthAndClose,
-    /// 204.
-    Empty,
-    /// 103, then with a length.
-    Early,
-    /// With a length, and closes without having said so.
-    Silent,
-    /// With a length, before it has read the request's body, of which it reads no more.
-    Hasty,
-    /// With a length, and a reset one byte before the end.
-    Breaks,
-    /// As that, and an end in order.
-    Stops,
-    /// With a length, and more than that.
-    Exceeds,
-    /// 401 of a scheme that authenticates connections.
-    Ties,
-    /// Not in HTTP.
-    Babbles,
-    /// By closing, before it has said anything; asked once more, with a length.
-    Leaves,
-    /// With a length, before it has read the request's body, and does not say that it closes.
-    Rushes,
-    /// With a length; and a while later it speaks again, without being asked.
-    Chatters,
-    /// With a length; and a while later it closes, without having said so.
-    Tires,
-}
-
-const ANSWERS: [Answer; 17] = [
-    Answer::Length,
-    Answer::Chunked,
-    Answer::UntilClose,
-    Answer::LengthAndClose,
-    Answer::Empty,
-    Answer::Early,
-    Answer::Silent,
-    Answer::Hasty,
-    Answer::Breaks,
-    Answer::Stops,
-    Answer::Exceeds,
-    Answer::Ties,
-    Answer::Babbles,
-    Answer::Leaves,
-    Answer::Rushes,
-    Answer::Chatters,
-    Answer::Tires,
-];
-
-/// Of these, what origins do in good weather.
-const PLAIN: usize = 9;
-
 /// How a user's connection ends, after the last response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Parting {
     /// The user closes.
+    #[default]
     Closes,
     /// The user has sent FIN right behind its last request.
     HalfCloses,
@@ -110,19 +34,6 @@ enum Parting {
     Spoils,
     /// The user resets somewhere on the way, or else closes.
     Aborts,
-}
-
-/// What the users of one seed are like.
-#[derive(Clone, Copy, Debug)]
-pub struct Mood {
-    /// Bytes of a body.
-    pub most: usize,
-    /// Users reset, and origins answer as they should not.
-    pub rough: bool,
-    /// Everybody asks once, for all that there is.
-    pub bulk: bool,
-    /// In a storm: users stand still and spoil their requests, origins answer anything.
-    pub storm: bool,
 }
 
 /// What the origin has seen.
@@ -150,198 +61,6 @@ impl Ledger {
     }
 }
 
-impl Exchange {
-    fn new(id: u64, mood: Mood, rng: &mut Rng) -> Exchange {
-        let method = rng.pick(&[Method::Get, Method::Get, Method::Head, Method::Post]);
-        let size = |rng: &mut Rng| {
-            if mood.bulk {
-                mood.most
-            } else {
-                rng.size(mood.most)
-            }
-        };
-        let request = match method {
-            Method::Post => size(rng),
-            Method::Get | Method::Head => 0,
-        };
-        let mut answer = match rng.between(0, 9) {
-            0..=2 => Answer::Length,
-            3..=5 => Answer::Chunked,
-            6 | 7 if mood.storm => Answer::Tires,
-            _ if mood.storm => rng.pick(&ANSWERS),
-            _ if mood.rough => rng.pick(&ANSWERS[..PLAIN]),
-            _ => rng.pick(&ANSWERS[..6]),
-        };
-        let response = match answer {
-            Answer::Empty => 0,
-            _ => size(rng),
-        };
-        // There must be something to be hasty with, and to break.
-        let hastes = matches!(answer, Answer::Hasty | Answer::Rushes) && request > 0;
-        let breaks = matches!(answer, Answer::Breaks | Answer::Stops)
-            && response > 0
-            && method != Method::Head;
-        let needs = matches!(
-            answer,
-            Answer::Hasty | Answer::Rushes | Answer::Breaks | Answer::Stops
-        );
-        if needs && !hastes && !breaks {
-            answer = Answer::Length;
-        }
-        Exchange {
-            id,
-            method,
-            request,
-            request_chunked: rng.chance(50),
-            answer,
-            response,
-        }
-    }
-
-    /// Whether another request may follow on the origin's connection.
-    pub fn is_reusable(&self) -> bool {
-        matches!(
-            self.answer,
-            Answer::Length | Answer::Chunked | Answer::Empty | Answer::Early
-        )
-    }
-
-    /// Whether the client may ask twice: the answer may be lost whole, and asking is repeatable.
-    pub fn may_be_asked_again(&self, excuse: Excuse) -> bool {
-        let loses = matches!(self.answer, Answer::Breaks | Answer::Leaves);
-        (loses || excuse.errors) && self.method != Method::Post
-    }
-
-    /// What the origin answers to the second try.
-    pub fn again(self) -> Exchange {
-        let answer = match self.answer {
-            Answer::Leaves => Answer::Length,
-            answer => answer,
-        };
-        Exchange { answer, ..self }
-    }
-
-    /// Whether the origin says that it closes.
-    fn says_close(&self) -> bool {
-        let said = [Answer::UntilClose, Answer::LengthAndClose, Answer::Hasty];
-        said.contains(&self.answer)
-    }
-
-    /// Whether any parked connection will do for it.
-    pub fn is_repeatable(&self) -> bool {
-        self.method != Method::Post
-    }
-
-    /// The request as its user sends it.
-    fn request(&self, last: Option<Parting>, rng: &mut Rng) -> Vec<u8> {
-        let old = last == Some(Parting::Old);
-        let spoilt = last == Some(Parting::Spoils);
-        let chunked = (self.request_chunked || spoilt) && !old;
-        let mut sent = format!(
-            "{} /{}/{}/{}/{} HTTP/1.{}\r\nHost: site.test\r\n",
-            match self.method {
-                Method::Get => "GET",
-                Method::Head => "HEAD",
-                Method::Post => "POST",
-            },
-            self.id,
-            self.request,
-            self.answer as u8,
-            self.response,
-            if old { 0 } else { 1 },
-        )
-        .into_bytes();
-        if last == Some(Parting::Asks) {
-            sent.extend_from_slice(b"Connection: close\r\n");
-        }
-        let mut body = vec![0; self.request];
-        pattern(self.id, 0, &mut body);
-        if self.method == Method::Post {
-            write_body(&mut sent, &body, chunked, rng);
-            if spoilt {
-                let end = sent.len() - 5;
-                sent.truncate(end.max(sent.len() / 2));
-                sent.extend_from_slice(b"\r\nno size\r\n");
-            }
-        } else {
-            sent.extend_from_slice(b"\r\n");
-        }
-        sent
-    }
-
-    /// What the origin makes of a request's head.
-    pub fn parse(head: &Head) -> Exchange {
-        let words: Vec<&str> = head.first.split(' ').collect();
-        let numbers: Vec<u64> = words[1][1..]
-            .split('/')
-            .map(|number| number.parse().expect("a number of ours"))
-            .collect();
-        assert_eq!(head.field("host"), Some("site.test"), "{head:?}");
-        Exchange {
-            id: numbers[0],
-            method: match words[0] {
-                "GET" => Method::Get,
-                "HEAD" => Method::Head,
-                "POST" => Method::Post,
-                other => panic!("method {other}"),
-            },
-            request: numbers[1] as usize,
-            request_chunked: false,
-            answer: ANSWERS[numbers[2] as usize],
-            response: numbers[3] as usize,
-        }
-    }
-
-    /// The response as the origin sends it.
-    pub fn response(&self, rng: &mut Rng) -> Vec<u8> {
-        let mut sent = Vec::new();
-        if self.answer == Answer::Early {
-            sent.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n");
-        }
-        let status = if self.answer == Answer::Empty {
-            "204 No Content"
-        } else if self.answer == Answer::Ties {
-            "401 Unauthorized\r\nWWW-Authenticate: Negotiate"
-        } else {
-            "200 OK"
-        };
-        let head = format!("HTTP/1.1 {status}\r\nX-Owner: {}\r\n", self.id);
-        sent.extend_from_slice(head.as_bytes());
-        if self.says_close() {
-            sent.extend_from_slice(b"Connection: close\r\n");
-        }
-        let mut body = vec![0; self.response];
-        pattern(!self.id, 0, &mut body);
-        // The line end of the last field may be the first half of the empty line.
-        let framed = sent.len() - 2;
-        match self.answer {
-            Answer::Empty => sent.extend_from_slice(b"\r\n"),
-            Answer::UntilClose => {
-                sent.extend_from_slice(b"\r\n");
-                sent.extend_from_slice(&body);
-            }
-            Answer::Chunked => write_body(&mut sent, &body, true, rng),
-            _ => write_body(&mut sent, &body, false, rng),
-        }
-        match self.answer {
-            Answer::Breaks | Answer::Stops => drop(sent.pop()),
-            Answer::Babbles => sent = b"220 mail.test ready\r\n\r\n".to_vec(),
-            Answer::Leaves => sent.clear(),
-            _ => {}
-        }
-        if self.method == Method::Head {
-            let end = sent.get(framed..).and_then(head_end);
-            sent.truncate(end.map_or(sent.len(), |end| framed + end));
-        }
-        if self.answer == Answer::Exceeds {
-            // No response: one that comes when the next request is on its way would be its answer, and
-            // nobody in between could tell.
-            sent.extend_from_slice(b"and more");
-        }
-        sent
-    }
-}
-
 /// One user, who makes one connection after the other.
 pub struct User {
     proxy: SocketAddr,
@@ -356,17 +75,29 @@ pub struct User {
     ledger: Rc<RefCell<Ledger>>,
     /// Pauses between sessions and, now and then, in between.
     pause_millis: usize,
+    /// It leaves no connection while this is set.
+    rests: Rc<Cell<bool>>,
+    /// Before it sends a body that was to be asked for all the same.
+    patience: Duration,
     done: bool,
 }
 
+#[derive(Default)]
 struct Session {
     exchanges: Vec<Exchange>,
     parting: Parting,
     /// Requests written out, as far as they are under way.
     out: Vec<u8>,
+    /// The rest of the last of them, until it is asked for; and when it is sent all the same.
+    held: Vec<u8>,
+    held_until: Duration,
     asked: usize,
     answered: usize,
     fin_sent: bool,
+    /// 101 has come: what is sent and received is no HTTP any more.
+    raw: bool,
+    /// The other side has said all, of that.
+    heard_out: bool,
     /// The server has said that it closes, or takes nothing more.
     closing: bool,
     input: Vec<u8>,
@@ -382,13 +113,7 @@ enum Next {
 }
 
 impl User {
-    pub fn new(
-        id: u64,
-        proxy: SocketAddr,
-        mood: Mood,
-        ledger: Rc<RefCell<Ledger>>,
-        rng: &mut Rng,
-    ) -> User {
+    pub fn new(id: u64, mood: Mood, ledger: Rc<RefCell<Ledger>>, rng: &mut Rng) -> User {
         let partings = [
             Parting::Closes,
             Parting::HalfCloses,
@@ -397,6 +122,8 @@ impl User {
             Parting::Aborts,
             Parting::Spoils,
         ];
+        let absolute = rng.chance(25);
+        let port = if absolute { FORWARD_PORT } else { HTTP_PORT };
         let most_partings = match mood {
             Mood { storm: true, .. } => 6,
             Mood { rough: true, .. } => 5,
@@ -404,24 +131,28 @@ impl User {
         };
         let mut exchange = id << 16;
         let (sessions, length) = if mood.bulk { (1, 1) } else { (3, 6) };
-        let sessions = (0..rng.between(1, sessions)).map(|_| Session {
-            exchanges: (0..rng.between(1, length))
+        let sessions = (0..rng.between(1, sessions)).map(|_| {
+            let exchanges: Vec<Exchange> = (0..rng.between(1, length))
                 .map(|_| {
                     exchange += 1;
-                    Exchange::new(exchange, mood, rng)
+                    Exchange::new(exchange, mood, absolute, rng)
                 })
-                .collect(),
-            parting: rng.pick(&partings[..most_partings]),
-            out: Vec::new(),
-            asked: 0,
-            answered: 0,
-            fin_sent: false,
-            closing: false,
-            input: Vec::new(),
-            body: None,
+                .collect();
+            let parting = rng.pick(&partings[..most_partings]);
+            let switches = exchanges.last().map(|last| last.answer) == Some(Answer::Switches);
+            Session {
+                exchanges,
+                // It has an end of its own.
+                parting: match parting {
+                    Parting::Aborts => parting,
+                    _ if switches => Parting::Closes,
+                    _ => parting,
+                },
+                ..Session::default()
+            }
         });
         User {
-            proxy,
+            proxy: address(SERVER, port),
             sessions: sessions.collect(),
             session: 0,
             end: None,
@@ -429,12 +160,31 @@ impl User {
             depth: rng.pick(&[1, 1, 2, 10]),
             rough: mood.rough,
             ledger,
+            rests: Rc::default(),
             pause_millis: rng.pick(if mood.storm {
                 &[0, 50, 2_000, 12_000]
             } else {
                 &[0, 50, 2_000]
             }),
+            // In good weather a shorter one than any origin's or proxy's.
+            patience: Duration::from_millis(match mood.storm {
+                true => rng.pick(&[20, 1_000, 5_000]),
+                false => rng.pick(&[20, 1_000]),
+            }),
             done: false,
+        }
+    }
+
+    /// One who keeps its one connection for as long as this is set.
+    pub fn resting(mut self, rests: &Rc<Cell<bool>>) -> User {
+        self.sessions.truncate(1);
+        for session in &mut self.sessions {
+            session.parting = Parting::Closes;
+            session.exchanges.retain(Exchange::is_reusable);
+        }
+        User {
+            rests: Rc::clone(rests),
+            ..self
         }
     }
 
@@ -454,18 +204,37 @@ impl User {
             world.abort(end);
             return Next::Over;
         }
-        let sent = session.send(self.most, self.depth, world, end);
-        let sent = sent.unwrap_or_else(|error| {
-            assert!(rough, "{error}: {session:?}");
-            // There may be an answer all the same; in a storm there may as well have been no listener.
-            session.closing |= !excuse.errors;
-            false
-        });
-        if session.is_over() && matches!(session.parting, Parting::Closes | Parting::Aborts) {
+        let sent = match session.send(self.most, self.depth, self.patience, world, end) {
+            Ok(sent) => sent,
+            Err(error) => {
+                assert!(rough, "{error}: {session:?}");
+                if session.heard_out {
+                    session.ended(&mut self.ledger.borrow_mut(), "a reset", excuse);
+                    return Next::Over;
+                }
+                // There may be an answer all the same; in a storm there may as well have been no
+                // listener.
+                session.closing |= !excuse.errors;
+                false
+            }
+        };
+        if session.heard_out {
+            if session.fin_sent {
+                session.ended(&mut self.ledger.borrow_mut(), "FIN", excuse);
+                return Next::Over;
+            }
+            return if sent { Next::More } else { Next::Wait };
+        }
+        let leaves = matches!(session.parting, Parting::Closes | Parting::Aborts);
+        if session.is_over() && leaves && !self.rests.get() {
             return Next::Over;
         }
         let mut piece = vec![0; world.rng.between(1, self.most)];
         match world.read(end, &mut piece) {
+            Ok(0) if session.raw && !session.fin_sent => {
+                session.heard_out = true;
+                Next::More
+            }
             Ok(0) => {
                 session.ended(&mut self.ledger.borrow_mut(), "FIN", excuse);
                 Next::Over
@@ -500,24 +269,33 @@ impl Session {
         &mut self,
         most: usize,
         depth: usize,
+        patience: Duration,
         world: &mut World,
         end: EndId,
     ) -> io::Result<bool> {
         if self.closing {
             return Ok(false);
         }
-        if self.out.is_empty()
-            && self.asked < self.exchanges.len()
-            && self.asked - self.answered < depth
-        {
-            let last = self.asked + 1 == self.exchanges.len();
-            let parting = last.then_some(self.parting);
-            self.out = self.exchanges[self.asked].request(parting, &mut world.rng);
+        if self.out.is_empty() && world.elapsed() >= self.held_until {
+            self.release();
+        }
+        if self.out.is_empty() && self.may_ask(depth) {
+            let is_last = self.asked + 1 == self.exchanges.len();
+            let parting = is_last.then_some(self.parting);
+            let last = Last {
+                asks: parting == Some(Parting::Asks),
+                old: parting == Some(Parting::Old),
+                spoilt: parting == Some(Parting::Spoils),
+            };
+            let Request { bytes, held } = self.exchanges[self.asked].request(last, &mut world.rng);
+            (self.out, self.held) = (bytes, held);
+            self.held_until = world.elapsed() + patience;
             self.asked += 1;
         }
         if self.out.is_empty() {
-            let last = self.asked == self.exchanges.len();
-            if last && self.parting == Parting::HalfCloses && !self.fin_sent {
+            let last = self.asked == self.exchanges.len() && self.held.is_empty();
+            let ends = self.raw || last && self.parting == Parting::HalfCloses;
+            if ends && !self.fin_sent {
                 self.fin_sent = true;
                 world.shutdown(end)?;
             }
@@ -532,6 +310,22 @@ impl Session {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether another request may follow what was sent.
+    fn may_ask(&self, depth: usize) -> bool {
+        let switches = |asked: &Exchange| asked.answer == Answer::Switches;
+        self.held.is_empty()
+            && self.asked < self.exchanges.len()
+            && self.asked - self.answered < depth
+            && !self.exchanges[self.answered..self.asked]
+                .iter()
+                .any(switches)
+    }
+
+    /// Sends what was held.
+    fn release(&mut self) {
+        self.out.append(&mut self.held);
     }
 
     /// The connection is over; what is not answered is asked on the next one.
@@ -560,12 +354,13 @@ impl Session {
             ledger.lost += self.asked.saturating_sub(self.answered);
             self.answered = self.answered.max(self.asked);
         }
-        self.asked = self.answered;
-        self.fin_sent = false;
-        self.closing = false;
-        self.out.clear();
-        self.input.clear();
-        self.body = None;
+        *self = Session {
+            exchanges: std::mem::take(&mut self.exchanges),
+            parting: self.parting,
+            asked: self.answered,
+            answered: self.answered,
+            ..Session::default()
+        };
     }
 
     /// Takes a head or a body from the input; whether there may be more.
@@ -583,11 +378,24 @@ impl Session {
         assert!(self.answered < self.asked, "not asked for: {head:?}");
         let exchange = self.exchanges[self.answered];
         self.closing |= head.field("connection") == Some("close");
+        if self.asked == self.answered + 1 {
+            // Whatever it says, nobody waits for the rest of the request any more.
+            self.release();
+        }
         let status = head.first.split(' ').nth(1);
         match status {
             Some("103") => {
                 assert_eq!(exchange.answer, Answer::Early);
                 return true;
+            }
+            Some("100") => {
+                assert!(exchange.expects, "not asked for: {head:?}");
+                return true;
+            }
+            Some("101") => {
+                assert_eq!(exchange.answer, Answer::Switches);
+                self.raw = true;
+                self.out = exchange.said();
             }
             Some("401") if exchange.answer == Answer::Ties => {}
             Some(status)
@@ -653,7 +461,14 @@ impl Actor for User {
         for _ in 0..PIECES {
             match self.turn(world, end) {
                 Next::More => {}
-                Next::Wait => return,
+                Next::Wait => {
+                    let session = &self.sessions[self.session];
+                    if !session.held.is_empty() {
+                        let left = session.held_until.saturating_sub(world.elapsed());
+                        world.wake(me, left);
+                    }
+                    return;
+                }
                 Next::Over => {
                     world.close(end);
                     self.end = None;

@@ -1,7 +1,7 @@
 //! Both roles, as released, on a simulated network: one thread, virtual time, one seed.
 //!
 //! `world` is the network, `net` what a reactor sees of it, `machine` one process, and `sim` all of them
-//! together with the actors outside: users and origins (`tcp`; `http`, `origin`), which use the world
+//! together with the actors outside: users and origins (`tcp`; `exchange`, `http`, `origin`), which use the world
 //! directly and check every byte. `calm` and `storm` are what is played.
 //!
 //! Without chance, the same gives figures: `lab` is that world, `table` what is kept of them.
@@ -11,6 +11,7 @@
 //! that is not everything.
 
 mod calm;
+mod exchange;
 mod heap;
 mod http;
 mod lab;
@@ -51,6 +52,11 @@ fn tcp_streams_arrive_whole_and_end_as_they_were_ended() {
 #[test]
 fn each_request_is_answered_once_with_its_own_bytes() {
     each_seed(1_000_000, &calm::POOLED_EXCHANGES);
+}
+
+#[test]
+fn a_silent_connection_owns_no_heap() {
+    each_seed(3_000_000, &calm::SILENCE);
 }
 
 #[test]

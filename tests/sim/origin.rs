@@ -1,4 +1,5 @@
-//! The HTTP origin: it answers what the paths of [`crate::http`] ask for.
+//! The HTTP origin: it answers what the paths of [`crate::exchange`] ask for, and sees that no request
+//! comes twice.
 
 use std::{
     cell::RefCell,
@@ -10,7 +11,8 @@ use std::{
 };
 
 use crate::{
-    http::{Answer, Exchange, Ledger},
+    exchange::{Answer, Exchange},
+    http::Ledger,
     message::{Body, Framing, Head},
     rng::Rng,
     sim::Actor,
@@ -32,6 +34,8 @@ struct Connection {
     end: EndId,
     input: Vec<u8>,
     asked: Option<(Exchange, Body)>,
+    /// It has switched: what comes is the user's word until it ends.
+    raw: bool,
     /// Not before this is anything answered.
     thinks_until: Duration,
     out: Vec<u8>,
@@ -44,6 +48,10 @@ struct Connection {
 enum After {
     Next,
     Close,
+    /// FIN, or the user's first; the close follows the later of them.
+    Hears {
+        first: bool,
+    },
     /// FIN, and the close when that has arrived: what comes meanwhile is not read.
     Deaf,
     Reset,
@@ -122,6 +130,15 @@ impl Connection {
         }
         let mut piece = vec![0; world.rng.between(1, most)];
         match world.read(self.end, &mut piece) {
+            Ok(0) if self.raw => {
+                let excused = world.excuse(CLIENT_HOST).cuts;
+                if let Some((exchange, body)) = &self.asked {
+                    let whole = body.bytes.len() == exchange.request;
+                    assert!(whole || excused, "an end before the end: {self:?}");
+                    body.check(exchange.id, body.bytes.len(), exchange);
+                }
+                self.done = true;
+            }
             Ok(0) => {
                 let idle = self.input.is_empty() && self.asked.is_none();
                 let excused = world.excuse(CLIENT_HOST).cuts;
@@ -146,6 +163,9 @@ impl Connection {
         match self.after {
             After::Next | After::Speaks(_) | After::Tires(_) => {}
             After::Close => self.done = true,
+            After::Hears { first } => {
+                self.done = first && world.shutdown(self.end).is_err();
+            }
             After::Deaf => self.done = world.shutdown(self.end).is_err(),
             After::Reset => {
                 world.abort(self.end);
@@ -163,12 +183,23 @@ impl Connection {
     }
 
     fn request(&mut self, world: &mut World, ledger: &mut Ledger) {
+        if self.raw {
+            if let Some((_, body)) = &mut self.asked {
+                body.feed(&mut self.input);
+            }
+            return;
+        }
         if self.asked.is_none() {
             let Some(head) = Head::take(&mut self.input) else {
                 return;
             };
             let body = Body::new(head.framing(Framing::Length(0)));
-            self.asked = Some((Exchange::parse(&head), body));
+            let exchange = Exchange::parse(&head);
+            if exchange.expects && world.rng.chance(80) {
+                self.out = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+                world.tally.count(CONTINUES);
+            }
+            self.asked = Some((exchange, body));
         }
         let Some((exchange, body)) = &mut self.asked else {
             return;
@@ -180,7 +211,11 @@ impl Connection {
         if body.feed(&mut self.input) || hasty {
             if !hasty {
                 assert!(self.input.is_empty(), "more than one request: {exchange:?}");
-                body.check(exchange.id, exchange.request, &exchange);
+                let length = match exchange.answer {
+                    Answer::Switches => 0,
+                    _ => exchange.request,
+                };
+                body.check(exchange.id, length, &exchange);
             }
             self.asked = None;
             let first = ledger.seen.insert(exchange.id);
@@ -201,10 +236,18 @@ impl Connection {
                     After::Tires(world.elapsed() + Duration::from_millis(millis))
                 }
                 Answer::Breaks => After::Reset,
+                Answer::Switches => {
+                    self.raw = true;
+                    self.asked = Some((exchange, Body::new(Framing::UntilClose)));
+                    After::Hears {
+                        first: world.rng.chance(50),
+                    }
+                }
                 Answer::Exceeds | Answer::Ties => After::Next,
                 _ if exchange.is_reusable() => After::Next,
                 _ => After::Close,
             };
+            world.tally.count(&tallied(exchange.answer));
             self.out = exchange.response(&mut world.rng);
             self.done = self.out.is_empty();
         }
@@ -221,6 +264,7 @@ impl Actor for Origin {
                 end,
                 input: Vec::new(),
                 asked: None,
+                raw: false,
                 thinks_until: Duration::ZERO,
                 out: Vec::new(),
                 after: After::Next,
@@ -280,6 +324,14 @@ impl fmt::Debug for Origin {
         write!(f, "origin with {:?}", self.connections)
     }
 }
+
+/// The name under which an answer is counted.
+pub fn tallied(answer: Answer) -> String {
+    format!("answered: {answer:?}")
+}
+
+/// The same of a word that lets a user go on.
+pub const CONTINUES: &str = "answered: 100";
 
 /// Long enough for its connection to be parked, and mostly for nobody to have taken it again.
 const CHATTERS_AFTER: Duration = Duration::from_millis(400);

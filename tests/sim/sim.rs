@@ -33,7 +33,7 @@ use crate::{
     oracles::Oracles,
     rng::Rng,
     storm,
-    world::{ActorId, CLIENT_HOST, Host, HostId, SERVER_HOST, World},
+    world::{ActorId, CLIENT_HOST, Host, HostId, ROGUE_HOST, SERVER_HOST, World},
 };
 
 /// What is played, and by which configurations.
@@ -48,6 +48,8 @@ pub struct Sim {
     /// `None` while it is not running.
     pub server: Option<Machine<Server>>,
     pub client: Option<Machine<Client>>,
+    /// Another client, with a link of its own that may carry anything.
+    rogue: Option<Machine<Client>>,
     server_config: ServerConfig,
     pub client_config: ClientConfig,
     pub actors: Vec<Box<dyn Actor>>,
@@ -89,6 +91,7 @@ impl Sim {
             world: Rc::new(RefCell::new(world)),
             server: None,
             client: None,
+            rogue: None,
             server_config,
             client_config,
             actors: Vec::new(),
@@ -114,11 +117,21 @@ impl Sim {
             let config = self.server_config.clone();
             let server = Server::start(config, &mut io).expect("the ports are free");
             self.server = Some(Machine::new(host, io, server));
-        } else {
+        } else if host == CLIENT_HOST {
             let mut io = Reactor::new(net(CLIENT));
             let client = Client::start(self.client_config.clone(), &mut io);
             self.oracles.client_starts();
             self.client = Some(Machine::new(host, io, client));
+        } else {
+            let mut io = Reactor::new(net(ROGUE));
+            let config = ClientConfig {
+                token: self.client_config.token.clone(),
+                server: self.client_config.server.clone(),
+                allow: Allow::new(vec!["origin.test:*".parse().expect("a rule")], &[]),
+                ..ClientConfig::new(ROGUE_ID.parse().expect("an id"))
+            };
+            let rogue = Client::start(config, &mut io);
+            self.rogue = Some(Machine::new(host, io, rogue));
         }
     }
 
@@ -132,10 +145,10 @@ impl Sim {
     /// Takes a process away, and notes what it has counted.
     fn retire(&mut self, host: HostId) -> bool {
         self.note_ends_of(host);
-        let ran = if host == SERVER_HOST {
-            self.server.take().is_some()
-        } else {
-            self.client.take().is_some()
+        let ran = match host {
+            SERVER_HOST => self.server.take().is_some(),
+            CLIENT_HOST => self.client.take().is_some(),
+            _ => self.rogue.take().is_some(),
         };
         self.world.borrow_mut().hosts[host].is_over = true;
         ran
@@ -143,9 +156,10 @@ impl Sim {
 
     /// Starts what does not run any more, sooner or later.
     pub fn revive(&mut self, random: &mut Rng) {
-        for host in [SERVER_HOST, CLIENT_HOST] {
+        for host in [SERVER_HOST, CLIENT_HOST, ROGUE_HOST] {
             let is_over = self.world.borrow().hosts[host].is_over;
-            if is_over && random.chance(30) {
+            let runs_at_all = host != ROGUE_HOST || self.rogue.is_some();
+            if is_over && runs_at_all && random.chance(30) {
                 self.retire(host);
                 self.start(host);
             }
@@ -219,7 +233,13 @@ impl Sim {
         let world = self.world.borrow();
         let linked = self.client.as_ref().is_some_and(|it| it.role.is_linked());
         let listens = |port| world.is_listening(address(SERVER, port));
-        let ports = [TCP_PORT, REFUSED_PORT, HTTP_PORT, FORBIDDEN_PORT];
+        let ports = [
+            TCP_PORT,
+            REFUSED_PORT,
+            HTTP_PORT,
+            FORWARD_PORT,
+            FORBIDDEN_PORT,
+        ];
         linked && ports.into_iter().all(listens)
     }
 
@@ -304,7 +324,9 @@ impl Sim {
         assert!(steps < STEPS_MAX, "there is no end to it");
         let server = world.is_due(SERVER_HOST);
         let client = world.is_due(CLIENT_HOST);
-        let choices = usize::from(server) + usize::from(client) + world.woken.len();
+        let rogue = world.is_due(ROGUE_HOST);
+        let hosts = usize::from(server) + usize::from(client) + usize::from(rogue);
+        let choices = hosts + world.woken.len();
         if choices == 0 {
             return self.pass_time(&mut world, goal);
         }
@@ -318,8 +340,10 @@ impl Sim {
             drop(world);
             if server && choice == 0 {
                 self.turn_of_server();
-            } else {
+            } else if client && choice == usize::from(server) {
                 self.turn_of_client();
+            } else {
+                self.turn_of_rogue();
             }
             world = self.world.borrow_mut();
         }
@@ -348,6 +372,14 @@ impl Sim {
                 .after_client(client, budget, &self.world.borrow());
             self.check_owners();
             self.check_both();
+        }
+    }
+
+    /// Whatever it is told, it stays sound.
+    fn turn_of_rogue(&mut self) {
+        if let Some(rogue) = &mut self.rogue {
+            rogue.turn(&self.world);
+            rogue.role.check_invariants(&rogue.io);
         }
     }
 
@@ -431,6 +463,7 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
         format!("tcp:{TCP_PORT}:origin.test:22"),
         format!("tcp:{REFUSED_PORT}:origin.test:23"),
         format!("http:{HTTP_PORT}:origin.test:80"),
+        format!("forward:{FORWARD_PORT}"),
         format!("ssh:{FORBIDDEN_PORT}:elsewhere.test:22"),
     ];
     let specs = specs.map(|spec| spec.parse::<Spec>().expect("a spec"));
@@ -451,7 +484,7 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     };
     client.limits.undelivered = undelivered;
     if exposed {
-        client.allow = Allow::new(Vec::new(), &specs[..3]);
+        client.allow = Allow::new(Vec::new(), &specs[..4]);
         client.expose = specs.map(Exposed::from).into();
     } else {
         let entry = |spec| ProxyEntry {
@@ -472,6 +505,9 @@ pub fn address(host: &str, port: u16) -> SocketAddr {
 
 pub const SERVER: &str = "192.0.2.1";
 pub const CLIENT: &str = "192.0.2.2";
+pub const ROGUE: &str = "192.0.2.7";
+/// No byte more or less makes it the other client's.
+pub const ROGUE_ID: &str = "mallory";
 pub const ORIGIN: &str = "198.51.100.3";
 pub const USERS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
 /// No server of ours.
@@ -485,6 +521,9 @@ pub const TCP_PORT: u16 = 10033;
 /// The target of this one does not listen.
 pub const REFUSED_PORT: u16 = 10034;
 pub const HTTP_PORT: u16 = 8080;
+pub const FORWARD_PORT: u16 = 3128;
+/// Of the rogue.
+pub const ROGUE_PORT: u16 = 10036;
 /// The client allows nobody the target of this one.
 pub const FORBIDDEN_PORT: u16 = 10035;
 

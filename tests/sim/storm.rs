@@ -8,21 +8,21 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use siding::{
-    config::{ClientConfig, PoolMode, ServerConfig},
+    config::{ClientConfig, HttpOptions, PoolMode, ProxyEntry, ServerConfig},
     tunnel::mux::EndCounts,
 };
 
 use crate::{
-    http, origin,
+    calm, exchange, http, origin,
     rng::Rng,
     sim::{
-        FORBIDDEN_PORT, HTTP_PORT, IMPOSTOR, ORIGIN, REFUSED_PORT, SERVER, Scenario, Sim, TCP_PORT,
-        address,
+        FORBIDDEN_PORT, FORWARD_PORT, HTTP_PORT, IMPOSTOR, ORIGIN, REFUSED_PORT, ROGUE, ROGUE_ID,
+        ROGUE_PORT, SERVER, Scenario, Sim, TCP_PORT, address,
     },
-    strangers::{Impostor, Stranger},
+    strangers::{Careless, Impostor, Parrot, Stranger},
     tally::Tally,
     tcp,
-    world::{CLIENT_HOST, Fault, HostId, LINK_PORT, SERVER_HOST},
+    world::{CLIENT_HOST, Fault, HostId, LINK_PORT, ROGUE_HOST, SERVER_HOST},
 };
 
 pub const STORM: Scenario = Scenario {
@@ -37,6 +37,13 @@ fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     server.limits.undelivered = undelivered;
     client.limits.undelivered = undelivered;
     let seconds = |rng: &mut Rng, of: &[u64]| Duration::from_secs(rng.pick(of));
+    server.proxies.push(ProxyEntry {
+        client: ROGUE_ID.parse().expect("an id"),
+        spec: format!("tcp:{ROGUE_PORT}:origin.test:7")
+            .parse()
+            .expect("a spec"),
+        options: HttpOptions::default(),
+    });
     server.timeouts.request_body = seconds(rng, &[4, 60]);
     server.timeouts.request_head = seconds(rng, &[4, 30]);
     server.timeouts.half_close = seconds(rng, &[4, 60]);
@@ -79,8 +86,18 @@ fn storm(sim: &mut Sim) {
         sim.actors.push(Box::new(tcp_origin));
         sim.actors.push(Box::new(web));
         sim.actors.push(Box::new(impostor));
+        let parrot = Parrot::new(address(ORIGIN, 7), PARROT, world);
+        sim.actors.push(Box::new(parrot));
     }
     sim.link_up();
+    {
+        let tally = &mut sim.world.borrow_mut().tally;
+        for answer in exchange::ANSWERS {
+            tally.add(&origin::tallied(answer), 0);
+        }
+        tally.add(origin::CONTINUES, 0);
+        tally.add(tcp::CONNECTED, 0);
+    }
 
     let mut random = sim.random();
     let start = sim.world.borrow().elapsed();
@@ -104,23 +121,29 @@ fn storm(sim: &mut Sim) {
     for user in 0..random.between(2, 8) as u64 {
         let size = random.pick(&[1_000, 30_000, 300_000]);
         let plan = tcp::Plan::new(user, random.size(size), false, &mut random);
-        let port = match plan.ending {
-            tcp::Ending::Refused => random.pick(&[REFUSED_PORT, FORBIDDEN_PORT]),
-            _ => TCP_PORT,
-        };
-        let user = tcp::User::weathered(plan, address(SERVER, port), &mut random);
+        let user = calm::user_of(plan, &[REFUSED_PORT, FORBIDDEN_PORT], &mut random);
+        let user = user.weathered(&mut random);
         sim.arrive_within(span, Box::new(user));
     }
-    let mood = http::Mood {
+    let mood = exchange::Mood {
         bulk: false,
         rough: true,
         storm: true,
         most: random.pick(&[1_000, 30_000, 300_000]),
     };
     for user in 1..=random.between(1, 6) as u64 {
-        let proxy = address(SERVER, HTTP_PORT);
-        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        let user = http::User::new(user, mood, Rc::clone(&ledger), &mut random);
         sim.arrive_within(span, Box::new(user));
+    }
+    if random.chance(40) {
+        let permille = random.pick(&[3, 30, 200]);
+        sim.world.borrow_mut().altered = Some((address(ROGUE, 0).ip(), permille));
+        sim.start(ROGUE_HOST);
+        for _ in 0..random.between(1, 6) {
+            let until = start + span + Duration::from_secs(random.between(0, 100) as u64);
+            let user = Careless::new(address(SERVER, ROGUE_PORT), until, &mut random);
+            sim.arrive_within(span, Box::new(user));
+        }
     }
     rage(sim, start + span, &mut random);
     calm_down(sim);
@@ -130,14 +153,10 @@ fn storm(sim: &mut Sim) {
     for user in 1_000..1_000 + random.between(1, 3) as u64 {
         let size = random.size(100_000);
         let plan = tcp::Plan::new(user, size, false, &mut random);
-        let port = match plan.ending {
-            tcp::Ending::Refused => REFUSED_PORT,
-            _ => TCP_PORT,
-        };
-        let user = tcp::User::new(plan, address(SERVER, port), &mut random);
+        let user = calm::user_of(plan, &[REFUSED_PORT], &mut random);
         sim.arrive(Box::new(user));
     }
-    let mood = http::Mood {
+    let mood = exchange::Mood {
         bulk: false,
         rough: false,
         storm: false,
@@ -150,12 +169,12 @@ fn storm(sim: &mut Sim) {
         _ => 1,
     };
     for user in 1_000..1_000 + random.between(1, most_users) as u64 {
-        let proxy = address(SERVER, HTTP_PORT);
-        let user = http::User::new(user, proxy, mood, Rc::clone(&ledger), &mut random);
+        let user = http::User::new(user, mood, Rc::clone(&ledger), &mut random);
         sim.arrive(Box::new(user));
     }
     sim.run_until_all_are_done();
     assert_eq!(ledger.borrow().trouble(), before, "all is well again");
+    sim.kill(ROGUE_HOST);
     sim.note_ends();
     sim.run_to_rest();
 }
@@ -186,13 +205,20 @@ fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
     match fault {
         Fault::LinkReset => return world.sever(&[LINK_PORT]),
         Fault::LinkLost => world.lose_links(),
-        Fault::UserReset => return world.sever(&[TCP_PORT, HTTP_PORT]),
+        Fault::UserReset => return world.sever(&[TCP_PORT, HTTP_PORT, FORWARD_PORT]),
         Fault::TargetReset => return world.sever(&[22, 80]),
         Fault::Suspended => world.suspend(host),
         Fault::ClockSet => world.set_clock(),
         Fault::OutOfDescriptors => {
             let more = random.chance(70).then(|| random.between(0, 4) / 2);
             world.limit_descriptors(host, more);
+            drop(world);
+            // Somebody finds out: one who must dial, whatever is parked.
+            for _ in 0..random.between(0, 2) {
+                let plan = tcp::Plan::new(random.next(), 1_000, false, random);
+                let user = calm::user_of(plan, &[REFUSED_PORT, FORBIDDEN_PORT], random);
+                sim.arrive(Box::new(user));
+            }
         }
         Fault::Drained => {
             if world.hosts[host].is_over {
@@ -215,7 +241,8 @@ fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
         | Fault::Hangs
         | Fault::NameFails
         | Fault::NameSlow
-        | Fault::Impostor => return false,
+        | Fault::Impostor
+        | Fault::Altered => return false,
     }
     true
 }
@@ -272,6 +299,7 @@ const CROWDED: usize = 128 << 10;
 const TCP_ORIGIN: usize = 0;
 const WEB: usize = 1;
 const IMPOSTER: usize = 2;
+const PARROT: usize = 3;
 
 /// From the last fault: the worst silence until a link is given up (28 s), the longest pause before the
 /// next attempt (30 s) and a dial (10 s); then the longest pause of a user (15 s) and the longest deadline

@@ -1,5 +1,7 @@
 //! Who is met where a peer was expected: at the server somebody who is no client, and where the server
 //! was looked for somebody who is no server. They speak no protocol of siding's; they have its ports.
+//!
+//! And who keeps a rogue's link busy, on which anything may become of their bytes.
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -166,6 +168,127 @@ impl Actor for Impostor {
         self.connections.is_empty()
     }
 }
+
+/// Somebody who sends bytes for a while, and takes whatever comes.
+#[derive(Debug)]
+pub struct Careless {
+    proxy: SocketAddr,
+    end: Option<EndId>,
+    left: usize,
+    until: Duration,
+    /// When it looks again, whatever happens.
+    looks: Duration,
+    done: bool,
+}
+
+impl Careless {
+    pub fn new(proxy: SocketAddr, until: Duration, rng: &mut Rng) -> Careless {
+        Careless {
+            proxy,
+            end: None,
+            left: rng.size(300_000),
+            until,
+            looks: Duration::ZERO,
+            done: false,
+        }
+    }
+}
+
+impl Actor for Careless {
+    fn step(&mut self, world: &mut World, me: ActorId) {
+        if self.done {
+            return;
+        }
+        let end = *self.end.get_or_insert_with(|| {
+            let end = world.connect(self.proxy, USERS);
+            world.watch(end, Watcher::Actor(me));
+            end
+        });
+        if world.is_connecting(end) {
+            return;
+        }
+        let read = world.read(end, &mut [0; 4096]);
+        let goes_on = match read {
+            Ok(read) => read > 0,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if self.left > 0 {
+            let piece = vec![self.left as u8; world.rng.between(1, self.left.min(10_000))];
+            if let Ok(written) = world.write(end, &piece) {
+                self.left -= written;
+            }
+        }
+        let now = world.elapsed();
+        if goes_on && now < self.until {
+            if now >= self.looks {
+                self.looks = now + LOOKS_AFTER;
+                world.wake(me, LOOKS_AFTER);
+            }
+            return;
+        }
+        if world.rng.chance(50) {
+            world.abort(end);
+        }
+        world.close(end);
+        self.done = true;
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
+/// Says what it hears.
+#[derive(Debug)]
+pub struct Parrot {
+    address: SocketAddr,
+    ends: Vec<EndId>,
+}
+
+impl Parrot {
+    pub fn new(address: SocketAddr, me: ActorId, world: &mut World) -> Parrot {
+        world
+            .listen(address, Watcher::Actor(me))
+            .expect("the parrot's address is free");
+        Parrot {
+            address,
+            ends: Vec::new(),
+        }
+    }
+}
+
+impl Actor for Parrot {
+    fn step(&mut self, world: &mut World, me: ActorId) {
+        while let Ok((end, _)) = world.accept(self.address) {
+            world.watch(end, Watcher::Actor(me));
+            self.ends.push(end);
+        }
+        self.ends.retain(|end| {
+            let mut piece = [0; 4096];
+            let read = world.read(*end, &mut piece);
+            match read {
+                Ok(read) if read > 0 => {
+                    // What does not fit is not missed.
+                    let _ = world.write(*end, &piece[..read]);
+                    world.woken.insert(me);
+                    true
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                _ => {
+                    world.close(*end);
+                    false
+                }
+            }
+        });
+    }
+
+    fn is_done(&self) -> bool {
+        // Its connections end with those who talk to it.
+        true
+    }
+}
+
+const LOOKS_AFTER: Duration = Duration::from_millis(10);
 
 /// As RFC 6455 has it, with its example of a key.
 const ASKS: &str = "GET / HTTP/1.1\r\nHost: edge.test:7000\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -1,15 +1,21 @@
-//! Users of a raw proxy, and the origin that echoes what they send.
+//! Users of a raw proxy, or of one that forwards (`CONNECT`), and the origin that echoes what they send.
 //!
 //! Each stream begins with a header that tells the origin whose it is and how it is to end; all that
 //! follows is the user's own [`pattern`], so a byte that is lost, doubled or another user's shows at
 //! once, wherever it was put.
 
 use std::{
-    cell::RefCell, collections::BTreeMap, fmt, io::ErrorKind, net::SocketAddr, rc::Rc,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fmt,
+    io::ErrorKind,
+    net::SocketAddr,
+    rc::Rc,
     time::Duration,
 };
 
 use crate::{
+    message::Head,
     rng::{Rng, pattern},
     sim::{Actor, USERS},
     world::{ActorId, CLIENT_HOST, EndId, SERVER_HOST, Watcher, World},
@@ -86,6 +92,16 @@ impl Plan {
         }
     }
 
+    /// A stream that its user ends when it likes.
+    pub fn open_ended(user: u64, size: usize) -> Plan {
+        Plan {
+            user,
+            ending: Ending::UserFirst,
+            echoed: HEADER + size,
+            extra: 0,
+        }
+    }
+
     /// More than any window, and ended by its user.
     pub fn long(user: u64, rng: &mut Rng) -> Plan {
         Plan {
@@ -153,6 +169,11 @@ pub struct User {
     plan: Plan,
     proxy: SocketAddr,
     end: Option<EndId>,
+    /// What is sent before the stream, and the head that answers it, while they are not complete.
+    asks: Vec<u8>,
+    answer: Option<Vec<u8>>,
+    /// Begins the stream before it is answered.
+    hasty: bool,
     sent: usize,
     received: usize,
     fin_sent: bool,
@@ -168,16 +189,36 @@ pub struct User {
     idle_percent: usize,
     idle_millis: usize,
     reads_from: Duration,
+    /// It ends nothing while this is set.
+    rests: Rc<Cell<bool>>,
     done: bool,
 }
 
 impl User {
     /// A user who, in a storm, may stand still for long.
-    pub fn weathered(plan: Plan, proxy: SocketAddr, rng: &mut Rng) -> User {
-        let idle_millis = rng.pick(&[300, 3_000, 15_000]);
+    pub fn weathered(self, rng: &mut Rng) -> User {
         User {
-            idle_millis,
-            ..User::new(plan, proxy, rng)
+            idle_millis: rng.pick(&[300, 3_000, 15_000]),
+            ..self
+        }
+    }
+
+    /// A user who asks a forward proxy for the stream.
+    pub fn connecting(self, target: &str, rng: &mut Rng) -> User {
+        let hasty = matches!(self.plan.ending, Ending::UserFirst | Ending::OriginFirst);
+        User {
+            asks: format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").into_bytes(),
+            answer: Some(Vec::new()),
+            hasty: hasty && rng.chance(30),
+            ..self
+        }
+    }
+
+    /// A user who, once all is said and heard, does nothing more for as long as this is set.
+    pub fn resting(self, rests: &Rc<Cell<bool>>) -> User {
+        User {
+            rests: Rc::clone(rests),
+            ..self
         }
     }
 
@@ -196,6 +237,9 @@ impl User {
             plan,
             proxy,
             end: None,
+            asks: Vec::new(),
+            answer: None,
+            hasty: false,
             sent: 0,
             received: 0,
             fin_sent: false,
@@ -207,11 +251,25 @@ impl User {
             idle_percent: rng.pick(&[0, 0, 20]),
             idle_millis: 300,
             reads_from: Duration::ZERO,
+            rests: Rc::default(),
             done: false,
         }
     }
 
     fn send(&mut self, world: &mut World, end: EndId) -> Result<bool, ErrorKind> {
+        if !self.asks.is_empty() {
+            return match world.write(end, &self.asks) {
+                Ok(length) => {
+                    self.asks.drain(..length);
+                    Ok(true)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(error.kind()),
+            };
+        }
+        if self.answer.is_some() && !self.hasty {
+            return Ok(false);
+        }
         let waits = self.plan.ending == Ending::OriginFirst && !self.eager && !self.ended;
         let limit = if waits {
             self.plan.echoed
@@ -219,7 +277,8 @@ impl User {
             self.plan.total()
         };
         if self.sent == limit {
-            if limit == self.plan.total() && !self.fin_sent && !self.never_ends() {
+            let ends = !self.never_ends() && !self.rests.get();
+            if limit == self.plan.total() && !self.fin_sent && ends {
                 self.fin_sent = true;
                 let sent = world.shutdown(end);
                 let ignored = self.plan.ending == Ending::OriginCloses;
@@ -271,14 +330,39 @@ impl User {
                 self.ended = true;
             }
             Ok(length) => {
-                self.plan.check(self.received, &piece[..length], "user");
-                self.received += length;
+                let asked = self.answer.is_some();
+                let bytes = self.answered(&mut piece[..length])?;
+                if asked && self.answer.is_none() {
+                    world.tally.count(CONNECTED);
+                }
+                self.plan.check(self.received, bytes, "user");
+                self.received += bytes.len();
                 assert!(self.received <= self.plan.echoed, "too much: {self:?}");
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.kind()),
         }
         Ok(true)
+    }
+}
+
+impl User {
+    /// What of these bytes is the stream's.
+    fn answered<'a>(&mut self, bytes: &'a mut [u8]) -> Result<&'a [u8], ErrorKind> {
+        let Some(answer) = &mut self.answer else {
+            return Ok(bytes);
+        };
+        answer.extend_from_slice(bytes);
+        let Some(head) = Head::take(answer) else {
+            return Ok(&[]);
+        };
+        if head.first.split(' ').nth(1) != Some("200") {
+            log::trace!("{head:?}: {self:?}");
+            return Err(ErrorKind::ConnectionRefused);
+        }
+        let ours = answer.len();
+        self.answer = None;
+        Ok(&bytes[bytes.len() - ours..])
     }
 }
 
@@ -576,6 +660,9 @@ impl fmt::Debug for Origin {
         write!(f, "origin with {:?}", self.connections)
     }
 }
+
+/// The name under which a forward proxy's consent is counted.
+pub const CONNECTED: &str = "answered: 200 to CONNECT";
 
 /// Ending, user, and two lengths.
 const HEADER: usize = 1 + 3 * 8;

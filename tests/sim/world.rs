@@ -45,6 +45,9 @@ pub type HostId = usize;
 pub const SERVER_HOST: HostId = 0;
 /// The client's.
 pub const CLIENT_HOST: HostId = 1;
+/// That of another client, whose link alters what it carries: to either end the other breaks the protocol.
+pub const ROGUE_HOST: HostId = 2;
+pub const HOSTS: usize = 3;
 /// Something that drives its ends without a reactor.
 pub type ActorId = usize;
 
@@ -97,6 +100,8 @@ pub struct World {
     pub rng: Rng,
     pub weather: Weather,
     pub storm: Storm,
+    /// Of 1,000 writes on links to this address, so many are altered.
+    pub altered: Option<(IpAddr, usize)>,
     /// Whom a look-up of the server may find instead.
     pub impostor: Option<IpAddr>,
     start: Instant,
@@ -108,7 +113,7 @@ pub struct World {
     black_holes: BTreeSet<IpAddr>,
     due: BinaryHeap<Reverse<(Duration, u64, Due)>>,
     scheduled: u64,
-    pub hosts: [Host; 2],
+    pub hosts: [Host; HOSTS],
     /// Actors with something to look at.
     pub woken: BTreeSet<ActorId>,
     /// When an actor last got anywhere.
@@ -270,9 +275,12 @@ impl Weather {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = Rng(seed);
+        let mut hosts: [Host; HOSTS] = Default::default();
+        hosts[ROGUE_HOST].is_over = true;
         World {
             weather: Weather::new(&mut rng),
             storm: Storm::default(),
+            altered: None,
             impostor: None,
             rng,
             start: Instant::now(),
@@ -283,7 +291,7 @@ impl World {
             black_holes: BTreeSet::new(),
             due: BinaryHeap::new(),
             scheduled: 0,
-            hosts: Default::default(),
+            hosts,
             woken: BTreeSet::new(),
             progress: Duration::ZERO,
             digest: seed,

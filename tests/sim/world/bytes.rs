@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::{Due, End, EndId, HostId, Lane, Segment, Watcher, World};
+use super::{Due, End, EndId, HostId, Lane, ROGUE_HOST, Segment, Watcher, World};
 use crate::rng::Rng;
 
 impl Lane {
@@ -144,7 +144,11 @@ impl World {
         }
         match self.lane(end) {
             Some(lane) => self.send_paced(end, lane, &bytes[..length]),
-            None => self.send(end, Segment::Data(bytes[..length].to_vec())),
+            None => {
+                let mut bytes = bytes[..length].to_vec();
+                self.alter(end, &mut bytes);
+                self.send(end, Segment::Data(bytes));
+            }
         }
         self.note(end, length);
         Ok(length)
@@ -214,7 +218,7 @@ impl World {
             let of_link = [end.local.port(), end.remote.port()].contains(&LINK_PORT);
             of_link && !end.gone && !(end.inbox.is_empty() && end.flight.is_empty())
         };
-        self.hosts
+        self.hosts[..ROGUE_HOST]
             .iter()
             .all(|host| host.asleep && host.armed.is_empty())
             && !self.ends.iter().any(busy)

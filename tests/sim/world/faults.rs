@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Due, EndId, HostId, LINK_PORT, World};
+use super::{Due, EndId, HOSTS, HostId, LINK_PORT, World};
 use crate::rng::Rng;
 
 /// Something that goes wrong.
@@ -44,10 +44,12 @@ pub enum Fault {
     NameSlow,
     /// A look-up of the server finds somebody else.
     Impostor,
+    /// A byte of the rogue's link is another; this one does not end with the storm.
+    Altered,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::LinkReset,
         Fault::LinkLost,
         Fault::UserReset,
@@ -64,6 +66,7 @@ impl Fault {
         Fault::NameFails,
         Fault::NameSlow,
         Fault::Impostor,
+        Fault::Altered,
     ];
 
     /// Those that strike; the others lie in wait for whoever does something.
@@ -77,7 +80,7 @@ pub struct Storm {
     /// excused.
     pub is_excuse: bool,
     /// A process was killed: its kernel has ended its connections in order, whole or not.
-    pub killed: [bool; 2],
+    pub killed: [bool; HOSTS],
     /// Faults happen until then.
     until: Duration,
     /// How often each strikes, beside the others; of those that lie in wait, percent.
@@ -267,6 +270,22 @@ impl World {
             return Ok(end);
         }
         Ok(self.connect(address, from))
+    }
+
+    /// On some links now and then a byte is another.
+    pub(super) fn alter(&mut self, from: EndId, bytes: &mut [u8]) {
+        let Some((address, permille)) = self.altered else {
+            return;
+        };
+        let ends = [self.ends[from].local, self.ends[from].remote];
+        let is_altered = ends.iter().any(|end| end.ip() == address)
+            && ends.iter().any(|end| end.port() == LINK_PORT)
+            && !bytes.is_empty();
+        if is_altered && self.rng.between(1, 1_000) <= permille {
+            let at = self.rng.between(0, bytes.len() - 1);
+            bytes[at] ^= self.rng.between(1, 255) as u8;
+            self.struck(Fault::Altered);
+        }
     }
 
     /// How much longer a look-up takes.
