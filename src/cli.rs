@@ -21,7 +21,7 @@ use log::Level;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, HttpOptions, Invalid,
+    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, HttpOptions, Invalid, Kind,
     LISTEN_DEFAULT, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Roots, Rule, ServerConfig,
     ServerUrl, Spec, Token,
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
@@ -591,6 +591,13 @@ fn client(
         expose_from,
         name,
     )?;
+    let https = |exposed: &Exposed| exposed.spec.kind == Kind::Https;
+    if !cfg!(feature = "tls")
+        && let Some(index) = expose.iter().position(https)
+    {
+        let reason = "this siding was built without TLS, which https targets need";
+        return Err(expose_from.error(&name(index), &name(index), reason));
+    }
     // The server's bind is not known here, so only what is written alike is known to collide.
     let listener = |exposed: &Exposed| {
         let Spec { bind, port, .. } = exposed.spec;

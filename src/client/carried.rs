@@ -224,7 +224,8 @@ impl Client {
         has_request: bool,
     ) -> Result<Target, Reason> {
         let poolable = pool::is_poolable(protocol);
-        if poolable != has_request {
+        let spoken = cfg!(feature = "tls") || !protocol.eq_ignore_ascii_case(HTTPS);
+        if poolable != has_request || !spoken {
             return Err(Reason::Unsupported);
         }
         let host: Host = host.parse().map_err(|_| Reason::Unresolvable)?;

@@ -18,6 +18,7 @@ mod connection;
 mod dial;
 mod respond;
 mod reuse;
+#[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
 mod upstream;
 

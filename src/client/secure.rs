@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use log::{debug, warn};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore,
+    ClientConfig, ClientConnection, RootCertStore,
     client::Resumption,
     crypto::ring,
     pki_types::{DnsName, ServerName},
 };
 
-use crate::config::{Host, Roots};
+use crate::{
+    config::{Host, Roots},
+    reactor::Session,
+};
 
 /// Trusted roots, and what is remembered of earlier sessions.
 pub(super) struct Trust {
@@ -36,7 +39,7 @@ impl Trust {
     ///
     /// # Errors
     /// There are no roots, or no certificate can be for that name.
-    pub fn session(&mut self, host: &Host) -> Result<Connection, String> {
+    pub fn session(&mut self, host: &Host) -> Result<Session, String> {
         let name = match host {
             Host::Address(address) => ServerName::IpAddress((*address).into()),
             Host::Name(name) => DnsName::try_from(name.to_string())
@@ -48,7 +51,7 @@ impl Trust {
             None => self.config.insert(Arc::new(self.load()?)).clone(),
         };
         ClientConnection::new(config, name)
-            .map(Connection::Client)
+            .map(Session::Client)
             .map_err(|error| error.to_string())
     }
 

@@ -13,6 +13,7 @@ pub mod id;
 pub mod limits;
 pub mod locate;
 pub mod options;
+#[cfg_attr(not(feature = "tls"), path = "no_roots.rs")]
 pub mod roots;
 pub mod rule;
 pub mod spec;

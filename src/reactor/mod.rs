@@ -23,6 +23,7 @@ pub mod net;
 mod parting;
 pub mod resolver;
 mod socket;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod turn;
 pub mod wheel;
@@ -48,6 +49,7 @@ use self::{
 pub use self::{
     parting::LINGER_MAX,
     socket::Deadline,
+    tls::Session,
     turn::{Flushed, Role},
 };
 use crate::{clock::Now, key::Key};
@@ -391,7 +393,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Speaks TLS on a connection from here on: what is read and written is plaintext. Nothing may
     /// be before [`Reactor::handshake`] says that it is complete.
-    pub fn start_tls(&mut self, key: Key, session: rustls::Connection) {
+    pub fn start_tls(&mut self, key: Key, session: Session) {
         if self.scratch.is_empty() {
             self.scratch = vec![0; tls::SCRATCH];
         }

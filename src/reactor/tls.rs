@@ -14,7 +14,7 @@
 
 use std::io::{self, Read, Write};
 
-use rustls::Connection;
+pub use rustls::Connection as Session;
 
 use super::Outlook;
 
@@ -28,7 +28,7 @@ pub(super) trait Wire {
 
 /// A session, and what waits in it.
 pub(super) struct Tls {
-    session: Connection,
+    session: Session,
     /// Ciphertext that the session has not taken. Empty but for peers that cut their records so that
     /// one read brings more plaintext than a session may hold.
     backlog: Vec<u8>,
@@ -45,7 +45,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub fn new(mut session: Connection) -> Tls {
+    pub fn new(mut session: Session) -> Tls {
         session.set_buffer_limit(Some(UNSENT_MAX));
         Tls {
             session,
