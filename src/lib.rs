@@ -25,6 +25,7 @@ pub mod key;
 mod lend;
 pub mod pool;
 pub mod reactor;
+pub mod run;
 pub mod server;
 mod stage;
 pub mod tunnel;

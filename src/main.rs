@@ -11,10 +11,7 @@ use std::{
 use log::{LevelFilter, error};
 use siding::{
     cli::{self, Command, Parsed},
-    client::Client,
-    config::{ClientConfig, ServerConfig},
-    reactor::{Reactor, mio_net::MioNet},
-    server::Server,
+    demo, run,
 };
 use simplelog::{
     ColorChoice, ConfigBuilder, TermLogger, TerminalMode, ThreadLogMode, ThreadPadding,
@@ -27,9 +24,9 @@ fn main() -> ExitCode {
     };
     log_to_stderr(level.to_level_filter());
     let ended = match command {
-        Command::Server(config) => server(*config),
-        Command::Client(config) => client(*config),
-        Command::Demo => siding::demo::run(),
+        Command::Server(config) => run::server(*config),
+        Command::Client(config) => run::client(*config),
+        Command::Demo => demo::run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,28 +35,6 @@ fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
-}
-
-fn server(config: ServerConfig) -> Result<(), String> {
-    let mut reactor = reactor()?;
-    let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
-    reactor
-        .run(&mut server)
-        .map_err(|error| format!("event loop: {error}"))
-}
-
-fn client(config: ClientConfig) -> Result<(), String> {
-    let mut reactor = reactor()?;
-    let mut client = Client::start(config, &mut reactor);
-    reactor
-        .run(&mut client)
-        .map_err(|error| format!("event loop: {error}"))
-}
-
-fn reactor<O: Copy>() -> Result<Reactor<MioNet, O>, String> {
-    MioNet::with_signals()
-        .map(Reactor::new)
-        .map_err(|error| format!("event loop: {error}"))
 }
 
 /// Help goes to standard output, complaints to standard error; whether anyone listens is no matter.

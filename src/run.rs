@@ -1,0 +1,41 @@
+//! The roles on the network of this machine, until they end.
+//!
+//! What is generic over the network is made for it here and in the demo, thus in one crate: the program
+//! would carry all of it twice otherwise.
+
+use crate::{
+    client::Client,
+    config::{ClientConfig, ServerConfig},
+    reactor::{Reactor, mio_net::MioNet},
+    server::Server,
+};
+
+/// Runs a server until it is asked to end.
+///
+/// # Errors
+/// A listener could not be had, or the event loop failed.
+pub fn server(config: ServerConfig) -> Result<(), String> {
+    let mut reactor = reactor()?;
+    let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
+    reactor
+        .run(&mut server)
+        .map_err(|error| format!("event loop: {error}"))
+}
+
+/// Runs a client until it is asked to end.
+///
+/// # Errors
+/// The event loop failed.
+pub fn client(config: ClientConfig) -> Result<(), String> {
+    let mut reactor = reactor()?;
+    let mut client = Client::start(config, &mut reactor);
+    reactor
+        .run(&mut client)
+        .map_err(|error| format!("event loop: {error}"))
+}
+
+fn reactor<O: Copy>() -> Result<Reactor<MioNet, O>, String> {
+    MioNet::with_signals()
+        .map(Reactor::new)
+        .map_err(|error| format!("event loop: {error}"))
+}
