@@ -297,8 +297,9 @@ impl Tunnel {
                 });
                 self.filling = true;
             }
+            let quantum = self.flushed.clamp(QUANTUM_MIN, BATCH_MAX);
             // An event does not end the batch: the role handles it and comes back to fill it up.
-            if let Some(happened) = self.mux.fill(batch, sockets, budget, now) {
+            if let Some(happened) = self.mux.fill(batch, quantum, sockets, budget, now) {
                 return Ok(Flush::Happened(happened));
             }
             self.filling = false;
@@ -318,6 +319,11 @@ impl Tunnel {
 /// The first batch of a turn is one quantum, so that a keystroke never waits behind more than this
 /// in our hands; later ones are longer, because a completed flush shows that the link is fast.
 const BATCH_FIRST: usize = 16 * 1024;
+
+/// What a stream says in one go while others wait: as much as the link has taken in this turn, within
+/// these bounds. On a link that is full after a batch or two each stream waits for short turns of the
+/// others; on one that takes all that comes, longer turns are fewer system calls on both ends.
+const QUANTUM_MIN: usize = 16 * 1024;
 
 /// A tenth of the time for which a reader must have stood still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

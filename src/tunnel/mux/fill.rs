@@ -15,11 +15,13 @@ use crate::{
 
 impl Mux {
     /// Puts what there is to say into `batch`, up to an event that the role must see (then it comes
-    /// back with the same batch); `None`: the batch is full, or nothing is left.
+    /// back with the same batch); `None`: the batch is full, or nothing is left. A stream says at most
+    /// `quantum` bytes in one go while others wait.
     #[must_use]
     pub fn fill(
         &mut self,
         batch: &mut Batch,
+        quantum: usize,
         sockets: &mut dyn Sockets,
         budget: &mut Budget,
         now: Now,
@@ -50,7 +52,11 @@ impl Mux {
                 return None;
             }
             let (handle, queued) = self.next(batch)?;
-            let happened = self.fill_stream(handle, queued, batch, sockets, budget, now);
+            let share = match queued {
+                Queued::Fresh => QUANTUM_FRESH,
+                Queued::Waiting | Queued::No => quantum,
+            };
+            let happened = self.fill_stream(handle, queued, share, batch, sockets, budget, now);
             if happened.is_some() {
                 return happened;
             }
@@ -77,6 +83,7 @@ impl Mux {
         &mut self,
         handle: Handle,
         queued: Queued,
+        share: usize,
         batch: &mut Batch,
         sockets: &mut dyn Sockets,
         budget: &mut Budget,
@@ -87,11 +94,7 @@ impl Mux {
         let initial = self.window.initial;
         let stream = self.stream(handle)?;
         let id = stream.id;
-        let share = match queued {
-            _ if alone => usize::MAX,
-            Queued::Fresh => QUANTUM_FRESH,
-            Queued::Waiting | Queued::No => QUANTUM,
-        };
+        let share = if alone { usize::MAX } else { share };
         let room = batch.room().min(share);
         let before = stream.relay.footprint(initial);
         let filled = stream.relay.fill(
@@ -220,9 +223,6 @@ impl Mux {
         true
     }
 }
-
-/// What a stream may send in one go while others wait: four turns to a full batch.
-const QUANTUM: usize = 16 * 1024;
 
 /// What a stream that was silent before may send at once: a keystroke, a request, the head of a
 /// response. If it has more, it is bulk, and waits for its turn behind the others.

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// The least that a stream may say in one go while others wait.
+const QUANTUM: usize = 16 * 1024;
+
 /// A socket in memory: what its peer sent, and what it took.
 #[derive(Default)]
 struct Socket {
@@ -262,10 +265,13 @@ fn ended(end: &End, n: u32) -> Option<StreamEnd> {
 /// One message from one end to the other; how many bytes it had.
 fn step(from: &mut End, to: &mut End, connect: bool, now: Now) -> usize {
     from.batch.begin(BATCH_MAX);
-    while let Some(happened) =
-        from.mux
-            .fill(&mut from.batch, &mut from.sockets, &mut from.budget, now)
-    {
+    while let Some(happened) = from.mux.fill(
+        &mut from.batch,
+        QUANTUM,
+        &mut from.sockets,
+        &mut from.budget,
+        now,
+    ) {
         from.happened.push(happened);
     }
     let length = from.batch.len();

@@ -81,7 +81,10 @@ fn welcome_travels_in_a_message_that_an_unwelcomed_link_takes() {
         ..
     } = &mut pair.server;
     batch.begin(16 * 1024);
-    assert!(mux.fill(batch, sockets, budget, pair.now).is_none());
+    assert!(
+        mux.fill(batch, QUANTUM, sockets, budget, pair.now)
+            .is_none()
+    );
     assert!(
         batch.len() <= HEADER_BYTES + CONTROL_MAX,
         "{} bytes",

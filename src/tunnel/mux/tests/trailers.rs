@@ -25,7 +25,7 @@ fn trailers_for_which_a_batch_has_no_room_follow_in_the_next_ones() {
         } = &mut pair.server;
         while mux.has_work() {
             batch.begin(limit);
-            while let Some(event) = mux.fill(batch, sockets, budget, pair.now) {
+            while let Some(event) = mux.fill(batch, QUANTUM, sockets, budget, pair.now) {
                 happened.push(event);
             }
             let bytes = Bytes::copy_from_slice(batch.as_slice());
