@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{
     Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, HttpOptions, Invalid, Kind,
-    LISTEN_DEFAULT, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Roots, Rule, ServerConfig,
-    ServerUrl, Spec, Token,
+    LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Roots, Rule,
+    ServerConfig, ServerUrl, Spec, Token,
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
@@ -232,6 +232,10 @@ struct ServerArguments {
     #[argh(option, arg_name = "CLIENT=SPEC")]
     proxy: Vec<ProxyEntry>,
 
+    /// how much memory to take above what is taken at rest, such as 16MiB (at least 4MiB)
+    #[argh(option, arg_name = "SIZE")]
+    memory_max: Option<MemoryMax>,
+
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
     config: Option<PathBuf>,
@@ -282,6 +286,10 @@ struct ClientArguments {
     /// which requests may take a parked connection: safe (the default), never or always
     #[argh(option, arg_name = "MODE")]
     pool: Option<PoolMode>,
+
+    /// how much memory to take above what is taken at rest, such as 16MiB (at least 4MiB)
+    #[argh(option, arg_name = "SIZE")]
+    memory_max: Option<MemoryMax>,
 
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
@@ -516,6 +524,7 @@ fn server(
             Some(document) => grants(file.clients, bind, document)?,
             None => Vec::new(),
         },
+        memory_max: typed.memory_max.or(file.memory_max),
         timeouts: file.timeouts,
         limits: file.limits,
     })
@@ -635,6 +644,7 @@ fn client(
         allow: Allow::new(rules, expose.iter().map(|exposed| &exposed.spec)),
         expose,
         target_ca,
+        memory_max: typed.memory_max.or(file.memory_max),
         timeouts: file.timeouts,
         pool: PoolLimits {
             mode: typed.pool.unwrap_or(file.pool.mode),

@@ -3,10 +3,26 @@
 use std::io;
 
 use crate::{
+    config::MemoryMax,
     key::Key,
     reactor::{self, Reactor, net::Net},
-    tunnel::{Outlook, Sockets, Standing},
+    tunnel::{Outlook, Shared, Sockets, Standing, window::Budget},
 };
+
+/// What the links of a process share, within its ceiling on memory if it has one.
+pub fn shared<N: Net, O: Copy>(
+    memory_max: Option<MemoryMax>,
+    undelivered: usize,
+    io: &mut Reactor<N, O>,
+) -> Shared {
+    Shared::new(match memory_max {
+        None => Budget::new(undelivered),
+        Some(memory_max) => {
+            io.set_room(memory_max.room());
+            Budget::frugal(undelivered.min(memory_max.undelivered()))
+        }
+    })
+}
 
 impl<N: Net, O: Copy> Sockets for Reactor<N, O> {
     fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {

@@ -236,6 +236,7 @@ impl Client {
             };
             let purpose = match found.whose {
                 Whose::Link => Purpose::Link,
+                Whose::Stream(_) if found.upstream.secure => Purpose::SecureTarget,
                 Whose::Stream(_) => Purpose::Target,
             };
             let mut attempt = io.connect(address, purpose, Owner::Attempt(dial));

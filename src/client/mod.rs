@@ -43,6 +43,7 @@ use crate::{
     clock::Now,
     config::{ClientConfig, PoolMode},
     key::Key,
+    lend,
     pool::{self, Pool, PoolLimits, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
     stage::Stage,
@@ -114,7 +115,7 @@ impl Client {
     /// A client that dials its server at once.
     pub fn start<N: Net>(config: ClientConfig, io: &mut Reactor<N, Owner>) -> Client {
         let mut client = Client {
-            shared: Shared::new(config.limits.undelivered),
+            shared: lend::shared(config.memory_max, config.limits.undelivered, io),
             connection: Connection::Idle,
             backoff: Backoff::default(),
             dials: Dials::default(),

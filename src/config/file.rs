@@ -20,8 +20,8 @@ use serde::{
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Exposed, HostPolicy, HttpOptions, Invalid, PoolLimits,
-    ProxyEntry, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, HostPolicy, HttpOptions, Invalid, MemoryMax,
+    PoolLimits, ProxyEntry, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
     value::{Address, Bind, LogLevel, PortRange},
 };
 
@@ -136,6 +136,8 @@ pub struct ServerFile {
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may expose.
     pub clients: Vec<Object<GrantFile>>,
+    /// As `--memory-max`.
+    pub memory_max: Option<MemoryMax>,
     /// Deadlines.
     #[serde(deserialize_with = "object")]
     pub timeouts: ServerTimeouts,
@@ -176,6 +178,8 @@ pub struct ClientFile {
     pub allow: Vec<Rule>,
     /// As `--target-ca`, relative to this file.
     pub target_ca: Option<PathBuf>,
+    /// As `--memory-max`.
+    pub memory_max: Option<MemoryMax>,
     /// Deadlines.
     #[serde(deserialize_with = "object")]
     pub timeouts: ClientTimeouts,

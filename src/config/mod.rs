@@ -12,6 +12,7 @@ pub mod file;
 pub mod id;
 pub mod limits;
 pub mod locate;
+pub mod memory;
 pub mod options;
 #[cfg_attr(not(feature = "tls"), path = "no_roots.rs")]
 pub mod roots;
@@ -30,6 +31,7 @@ use std::{
 pub use self::{
     id::ClientId,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
+    memory::MemoryMax,
     options::{HostPolicy, HttpOptions},
     roots::Roots,
     rule::{Allow, Rule},
@@ -53,6 +55,8 @@ pub struct ServerConfig {
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may ask of the server; ids are unique.
     pub clients: Vec<ClientGrant>,
+    /// How much memory it may take.
+    pub memory_max: Option<MemoryMax>,
     /// Deadlines.
     pub timeouts: ServerTimeouts,
     /// Limits.
@@ -68,6 +72,7 @@ impl Default for ServerConfig {
             token: None,
             proxies: Vec::new(),
             clients: Vec::new(),
+            memory_max: None,
             timeouts: ServerTimeouts::default(),
             limits: ServerLimits::default(),
         }
@@ -203,6 +208,8 @@ pub struct ClientConfig {
     pub allow: Allow,
     /// Whom `https` targets may be certified by, besides the system's roots.
     pub target_ca: Option<Roots>,
+    /// How much memory it may take.
+    pub memory_max: Option<MemoryMax>,
     /// Deadlines.
     pub timeouts: ClientTimeouts,
     /// What it keeps parked.
@@ -221,6 +228,7 @@ impl ClientConfig {
             expose: Vec::new(),
             allow: Allow::default(),
             target_ca: None,
+            memory_max: None,
             timeouts: ClientTimeouts::default(),
             pool: PoolLimits::default(),
             limits: ClientLimits::default(),

@@ -23,7 +23,10 @@ use super::{
 use crate::{
     clock::Now,
     key::Key,
-    reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role, net::Net},
+    reactor::{
+        Accepted, Deadline, Flushed, Found, Reactor, Role,
+        net::{Net, Purpose},
+    },
 };
 
 /// Where the origins listen.
@@ -110,7 +113,7 @@ impl Origins {
 
     fn accept<N: Net>(&mut self, io: &mut Reactor<N, Owner>, listener: Key, service: Service) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match io.accept(listener, Owner::Listener(service)) {
+            match io.accept(listener, Purpose::User, Owner::Listener(service)) {
                 Accepted::Connection(key, _) => self.accepted(io, key, service),
                 Accepted::Empty => return,
                 Accepted::Starved => return warn!("out of descriptors: accepting pauses"),

@@ -77,7 +77,7 @@ pub enum Accepted {
     Connection(Key, SocketAddr),
     /// None waits.
     Empty,
-    /// Descriptors have run out. The listener is ready again after a socket was closed, or
+    /// Descriptors, or room, have run out. The listener is ready again after a socket was closed, or
     /// [`ACCEPT_PAUSE`].
     Starved,
 }
@@ -93,6 +93,9 @@ pub struct Reactor<N: Net, O> {
     /// Bytes given back to sockets, and those inside TLS.
     unread: usize,
     lingering: usize,
+    /// How many connections there may be, and are, by their weight.
+    room: usize,
+    load: usize,
     /// Closed since the slab was last trimmed.
     closed: usize,
     /// Whose slot kept it from being trimmed.
@@ -119,6 +122,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             serial: 0,
             unread: 0,
             lingering: 0,
+            room: usize::MAX,
+            load: 0,
             closed: 0,
             highest: None,
             closing: Vec::new(),
@@ -137,6 +142,29 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// The outside world, for what only its maker knows of it.
     pub fn net(&mut self) -> &mut N {
         &mut self.net
+    }
+
+    /// Makes room for so many connections, by their weight, and no more: then it is as if descriptors had
+    /// run out.
+    pub fn set_room(&mut self, connections: usize) {
+        self.room = connections;
+    }
+
+    /// # Errors
+    /// There is no room for another of these.
+    fn admit(&self, purpose: Purpose) -> io::Result<()> {
+        // Users are of no use without their links.
+        let kept = match purpose {
+            Purpose::Link => 0,
+            Purpose::User | Purpose::Target | Purpose::SecureTarget => {
+                LINKS_KEPT * usize::from(Purpose::Link.weight())
+            }
+        };
+        let load = self.load + usize::from(purpose.weight());
+        if load > self.room.saturating_sub(kept) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        Ok(())
     }
 
     /// Fills `bytes` with unpredictable ones.
@@ -191,19 +219,21 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     }
 
     /// Takes a connection that waits at a listener, and labels it.
-    pub fn accept(&mut self, listener: Key, owner: O) -> Accepted {
+    pub fn accept(&mut self, listener: Key, purpose: Purpose, owner: O) -> Accepted {
         loop {
             let key = self.vacant();
+            let admitted = self.admit(purpose);
             let Some(socket) = self.sockets.get_mut(listener.index as usize) else {
                 return Accepted::Empty;
             };
             let Kind::Listener(from) = &mut socket.kind else {
                 return Accepted::Empty;
             };
-            match self.net.accept(from) {
+            match admitted.and_then(|()| self.net.accept(from)) {
                 Ok((mut stream, address)) => match self.net.register(&mut stream, key) {
                     Ok(()) => {
                         self.occupy(key, Kind::Stream(stream), owner);
+                        self.weigh(key, purpose);
                         return Accepted::Connection(key, address);
                     }
                     Err(error) => debug!("connection from {address} not registered: {error}"),
@@ -230,12 +260,14 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// [`Reactor::connected`] says how.
     ///
     /// # Errors
-    /// It failed at once, or descriptors have run out.
+    /// It failed at once, or descriptors, or room, have run out.
     pub fn connect(&mut self, address: SocketAddr, purpose: Purpose, owner: O) -> io::Result<Key> {
+        self.admit(purpose)?;
         let mut stream = self.net.connect(address, purpose)?;
         let key = self.vacant();
         self.net.register(&mut stream, key)?;
         self.occupy(key, Kind::Stream(stream), owner);
+        self.weigh(key, purpose);
         let socket = &mut self.sockets[key.index as usize];
         socket.connecting = true;
         socket.writable = false;
@@ -523,7 +555,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             if socket.tls.is_some() {
                 let _ = self.finish(key);
             }
-            self.sockets[key.index as usize].life = Life::Closing;
+            let socket = &mut self.sockets[key.index as usize];
+            socket.life = Life::Closing;
+            self.load -= usize::from(std::mem::take(&mut socket.weight));
             self.closing.push(key);
         }
     }
@@ -587,6 +621,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.serial = self.serial.wrapping_add(1);
     }
 
+    fn weigh(&mut self, key: Key, purpose: Purpose) {
+        self.sockets[key.index as usize].weight = purpose.weight();
+        self.load += usize::from(purpose.weight());
+    }
+
     fn lend(&mut self, key: Key) -> io::Result<(&mut Socket<N, O>, &mut N)> {
         self.sockets
             .get_mut(key.index as usize)
@@ -601,13 +640,14 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
-        let mut unread = 0;
+        let (mut unread, mut load) = (0, 0);
         for (index, socket) in &self.sockets {
             let key = Key {
                 index: index as u32,
                 serial: socket.serial,
             };
             unread += socket.held();
+            load += usize::from(socket.weight);
             if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
                 let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
                 // The wheel rounds up to whole ticks, and what is past fires at its present one.
@@ -624,9 +664,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             );
         }
         assert_eq!(unread, self.unread, "unread bytes are counted");
+        assert_eq!(load, self.load, "room is counted");
         self.wheel.check_invariants();
     }
 }
+
+/// Room that users leave for links: for the one there is, and one that takes over from it.
+const LINKS_KEPT: usize = 2;
 
 /// What a read would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,8 +106,25 @@ pub trait Net {
 pub enum Purpose {
     /// A link: a short queue of unsent bytes (`TCP_NOTSENT_LOWAT`) keeps latency low under load.
     Link,
+    /// A user.
+    User,
     /// A target or origin.
     Target,
+    /// One to which TLS is spoken.
+    SecureTarget,
+}
+
+impl Purpose {
+    /// What it counts where there is room for so many connections only: by the memory that it may come to
+    /// hold, as many as of plain ones. A link has two buffers for a batch each, a TLS session certificates
+    /// and a record in either direction.
+    pub fn weight(self) -> u8 {
+        match self {
+            Purpose::User | Purpose::Target => 1,
+            Purpose::SecureTarget => 4,
+            Purpose::Link => 8,
+        }
+    }
 }
 
 /// Who named a host; a thread is kept for the operator's own names.

@@ -41,6 +41,8 @@ pub(super) struct Socket<N: Net, O> {
     pub connecting: bool,
     /// It stands in the reactor's queue of work kept.
     pub again: bool,
+    /// What it counts of the reactor's room.
+    pub weight: u8,
 }
 
 pub(super) enum Kind<N: Net> {
@@ -118,6 +120,7 @@ impl<N: Net, O> Socket<N, O> {
             read_on: false,
             connecting: false,
             again: false,
+            weight: 0,
         }
     }
 

@@ -33,7 +33,11 @@ use crate::{
     clock::Now,
     config::{ClientId, ServerConfig, Spec},
     key::Key,
-    reactor::{Accepted, Deadline, Flushed, Found, Reactor, Role, net::Net},
+    lend,
+    reactor::{
+        Accepted, Deadline, Flushed, Found, Reactor, Role,
+        net::{Net, Purpose},
+    },
     stage::Stage,
     tunnel::{
         Shared,
@@ -127,7 +131,7 @@ impl Server {
                 })?;
         info!("listening for clients on {address}");
         let mut server = Server {
-            shared: Shared::new(config.limits.undelivered),
+            shared: lend::shared(config.memory_max, config.limits.undelivered, io),
             links: Links::default(),
             proxies: Proxies::default(),
             fronts: Slab::new(),
@@ -201,7 +205,7 @@ impl Server {
 
     fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match io.accept(self.listener, Owner::Clients) {
+            match io.accept(self.listener, Purpose::Link, Owner::Clients) {
                 Accepted::Connection(key, peer) => {
                     if self.links.handshakes() >= self.config.limits.handshakes {
                         warn!(
@@ -230,7 +234,7 @@ impl Server {
         now: Now,
     ) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match io.accept(listener, Owner::Proxy(proxy)) {
+            match io.accept(listener, Purpose::User, Owner::Proxy(proxy)) {
                 Accepted::Connection(key, peer) => {
                     self.user_arrived(io, proxy, key, peer, now);
                 }
@@ -249,7 +253,7 @@ impl Server {
             .is_some_and(|said| now.instant.saturating_duration_since(said) < STARVED_EVERY);
         if !said_lately {
             self.starved = Some(now.instant);
-            warn!("out of descriptors: accepting pauses");
+            warn!("out of descriptors, or of the room that memory_max leaves: accepting pauses");
         }
     }
 

@@ -36,6 +36,11 @@ pub struct Link {
     read: usize,
     /// The turn's share was used up: there may be more to read, and no event will say so.
     scheduled: bool,
+    role: Role,
+    /// Bytes given to the WebSocket, less those of the messages that it has given back.
+    partial: usize,
+    /// It may have grown since it was made.
+    grown: bool,
 }
 
 impl fmt::Debug for Link {
@@ -134,6 +139,7 @@ impl Link {
             Side::Server => (Role::Server, ping + ping / 8),
             Side::Client => (Role::Client, ping),
         };
+        let partial = surplus.len();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             // Each message is written as it is made; what the kernel refuses waits here.
@@ -151,6 +157,9 @@ impl Link {
             },
             read: 0,
             scheduled: false,
+            role,
+            partial,
+            grown: false,
         }
     }
 
@@ -179,10 +188,17 @@ impl Link {
             ..Wire::to(sockets, key)
         };
         let read_before = wire.read;
+        let mut taken = 0;
         let outcome = loop {
             match self.websocket.read(&mut wire) {
-                Ok(Message::Binary(bytes)) => break Ok(Some(bytes)),
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Binary(bytes)) => {
+                    self.grown |= bytes.len() > READ_BUFFER;
+                    taken += wire_bytes(bytes.len(), self.role);
+                    break Ok(Some(bytes));
+                }
+                Ok(Message::Ping(bytes) | Message::Pong(bytes)) => {
+                    taken += wire_bytes(bytes.len(), self.role);
+                }
                 Ok(Message::Close(frame)) => {
                     let (code, text) = frame.map_or((1005, String::new()), |frame| {
                         (frame.code.into(), frame.reason.to_string())
@@ -199,6 +215,7 @@ impl Link {
                 Err(error) => break Err(link_error(error)),
             }
         };
+        self.partial = (self.partial + wire.given).saturating_sub(taken);
         if wire.read > read_before {
             self.liveness.heard(now.instant);
         }
@@ -225,6 +242,7 @@ impl Link {
         key: Key,
         batch: &mut Batch,
     ) -> Result<(), LinkError> {
+        self.grown |= batch.len() > READ_BUFFER;
         let mut wire = Wire::to(sockets, key);
         written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))
             .map(|_| ())
@@ -258,12 +276,25 @@ impl Link {
         match self.liveness.timeout(now.instant) {
             Alive::Yes => Ok(()),
             Alive::Ask => {
+                self.shrink(sockets, key)?;
                 let mut wire = Wire::to(sockets, key);
                 written(self.websocket.write(&mut wire, Message::Ping(Bytes::new())))?;
                 self.flush(sockets, key).map(|_| ())
             }
             Alive::No => Err(LinkError::Silent),
         }
+    }
+
+    /// Gives back what the WebSocket's buffers have grown to: two batches, which it keeps itself. It is made
+    /// anew, where it is sure that nothing is in it.
+    fn shrink(&mut self, sockets: &mut dyn Sockets, key: Key) -> Result<(), LinkError> {
+        let is_empty = self.partial == 0 && self.flush(sockets, key)?;
+        if self.grown && is_empty {
+            let config = *self.websocket.get_config();
+            self.websocket = WebSocketContext::new(self.role, Some(config));
+            self.grown = false;
+        }
+        Ok(())
     }
 
     /// Says goodbye, as far as the socket takes it at once.
@@ -308,6 +339,8 @@ struct Wire<'a> {
     /// Only while messages are read.
     scratch: Option<&'a mut Scratch>,
     read: usize,
+    /// Bytes taken by the WebSocket.
+    given: usize,
     /// The turn's share was used up.
     cut: bool,
 }
@@ -320,6 +353,7 @@ impl<'a> Wire<'a> {
             key,
             scratch: None,
             read: 0,
+            given: 0,
             cut: false,
         }
     }
@@ -351,6 +385,7 @@ impl Read for Wire<'_> {
         let taken = rest.len().min(into.len());
         into[..taken].copy_from_slice(&rest[..taken]);
         scratch.taken += taken;
+        self.given += taken;
         Ok(taken)
     }
 }
@@ -404,6 +439,22 @@ impl Liveness {
             Alive::Ask
         }
     }
+}
+
+/// What a message of so many bytes that was not fragmented has taken on the wire to `role` (RFC 6455
+/// §5.2). One that was took more, so that a sum of these is never too much.
+fn wire_bytes(payload: usize, role: Role) -> usize {
+    let length = match payload {
+        ..=125 => 0,
+        126..=0xFFFF => 2,
+        _ => 8,
+    };
+    // Clients mask.
+    let mask = match role {
+        Role::Server => 4,
+        Role::Client => 0,
+    };
+    2 + length + mask + payload
 }
 
 /// Whether a write got through whole; a refused rest waits in tungstenite's buffer.

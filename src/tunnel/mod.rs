@@ -130,10 +130,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Shared state with a budget of `undelivered` bytes.
-    pub fn new(undelivered: usize) -> Shared {
+    /// Shared state with this budget.
+    pub fn new(budget: Budget) -> Shared {
         Shared {
-            budget: Budget::new(undelivered),
+            budget,
             looked: None,
             batch: Batch::default(),
             scratch: Scratch::default(),

@@ -41,6 +41,12 @@ impl Tail {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
+        // Not twice as large, as it would by itself: all tails together are what the budget is for.
+        let missing = (self.bytes.len() + bytes.len()).saturating_sub(self.bytes.capacity());
+        if missing > 0 {
+            let spare = (self.bytes.len() / 4).clamp(SPARE_MIN, SPARE_MAX);
+            self.bytes.reserve_exact(bytes.len() + spare);
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -52,6 +58,10 @@ impl Tail {
         }
     }
 }
+
+/// What a growing tail has to spare: enough for few copies as it grows, and little beside what is in it.
+const SPARE_MIN: usize = 64;
+const SPARE_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -163,6 +163,7 @@ pub enum Pressure {
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
+    window_initial: u32,
     footprint: Footprint,
     unread: usize,
     heads: usize,
@@ -195,10 +196,25 @@ impl Footprint {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// A budget of `limit` bytes. Each stream's window begins at 1/256 of it, so that 256 slow readers
+    /// fill it.
     pub fn new(limit: usize) -> Budget {
+        Budget::beginning(
+            limit,
+            (limit / 256).clamp(WINDOW_INITIAL_MIN, WINDOW_INITIAL_MAX),
+        )
+    }
+
+    /// A budget that however many streams at once do not pass by much, because each window begins as the
+    /// smallest.
+    pub fn frugal(limit: usize) -> Budget {
+        Budget::beginning(limit, WINDOW_INITIAL_MIN)
+    }
+
+    fn beginning(limit: usize, window_initial: usize) -> Budget {
         Budget {
             limit,
+            window_initial: window_initial as u32,
             footprint: Footprint::default(),
             unread: 0,
             heads: 0,
@@ -266,9 +282,9 @@ impl Budget {
         }
     }
 
-    /// The window a stream begins with: 1/256 of the budget, so that 256 slow readers fill it.
+    /// The window a stream begins with.
     pub fn window_initial(&self) -> u32 {
-        (self.limit / 256).clamp(WINDOW_INITIAL_MIN, WINDOW_INITIAL_MAX) as u32
+        self.window_initial
     }
 
     /// The largest window a stream may grow to: 1/16 of the budget (4 MiB of the default), which is

@@ -158,6 +158,21 @@ impl Process {
         kib.sum::<u64>() * 1024
     }
 
+    /// Makes the present resident memory the largest that it ever was.
+    pub fn forget_peak(&self) {
+        // As proc(5) has it.
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("the process is ours");
+    }
+
+    /// A figure of the process's status, of memory, in bytes.
+    pub fn resident_bytes(&self, field: &str) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status.lines().find(|line| line.starts_with(field));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("the status has this figure") * 1024
+    }
+
     /// Processor time it has used, user and system, in clock ticks (a hundred a second).
     pub fn cpu_ticks(&self) -> u64 {
         let stat =

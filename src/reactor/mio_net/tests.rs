@@ -402,7 +402,7 @@ impl Role<MioNet> for Reader {
 
     fn ready(&mut self, io: &mut Reactor<MioNet, Entry>, key: Key, owner: Entry, _: Now) {
         if owner == Entry::Listener {
-            while let Accepted::Connection(..) = io.accept(key, Entry::Stream) {}
+            while let Accepted::Connection(..) = io.accept(key, Purpose::User, Entry::Stream) {}
             return;
         }
         let mut buffer = [0; 1000];

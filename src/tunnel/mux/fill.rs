@@ -13,6 +13,13 @@ use crate::{
     },
 };
 
+/// Whose turn it is, where it stood, and how much it may say.
+struct Turn {
+    handle: Handle,
+    queued: Queued,
+    share: usize,
+}
+
 impl Mux {
     /// Puts what there is to say into `batch`, up to an event that the role must see (then it comes
     /// back with the same batch); `None`: the batch is full, or nothing is left. A stream says at most
@@ -51,12 +58,8 @@ impl Mux {
             if batch.room() < Body::ROOM_MIN {
                 return None;
             }
-            let (handle, queued) = self.next(batch)?;
-            let share = match queued {
-                Queued::Fresh => QUANTUM_FRESH,
-                Queued::Waiting | Queued::No => quantum,
-            };
-            let happened = self.fill_stream(handle, queued, share, batch, sockets, budget, now);
+            let turn = self.next(batch, quantum)?;
+            let happened = self.fill_stream(turn, batch, sockets, budget, now);
             if happened.is_some() {
                 return happened;
             }
@@ -64,7 +67,7 @@ impl Mux {
     }
 
     /// Whose turn it is.
-    fn next(&mut self, batch: &Batch) -> Option<(Handle, Queued)> {
+    fn next(&mut self, batch: &Batch, quantum: usize) -> Option<Turn> {
         loop {
             let fresh_first = self.waiting.is_empty() || self.fresh_bytes < batch.limit() / 2;
             let (first, second) = if fresh_first {
@@ -74,27 +77,39 @@ impl Mux {
             };
             let handle = first.pop_front().or_else(|| second.pop_front())?;
             if let Some(stream) = self.stream(handle) {
-                return Some((handle, std::mem::replace(&mut stream.queued, Queued::No)));
+                let queued = std::mem::replace(&mut stream.queued, Queued::No);
+                let alone = self.fresh.is_empty() && self.waiting.is_empty();
+                let share = match queued {
+                    _ if alone => usize::MAX,
+                    Queued::Fresh => QUANTUM_FRESH,
+                    Queued::Waiting | Queued::No => quantum,
+                };
+                return Some(Turn {
+                    handle,
+                    queued,
+                    share,
+                });
             }
         }
     }
 
     fn fill_stream(
         &mut self,
-        handle: Handle,
-        queued: Queued,
-        share: usize,
+        turn: Turn,
         batch: &mut Batch,
         sockets: &mut dyn Sockets,
         budget: &mut Budget,
         now: Now,
     ) -> Option<Happened> {
+        let Turn {
+            handle,
+            queued,
+            share,
+        } = turn;
         self.turns += u64::from(queued == Queued::Waiting);
-        let alone = self.fresh.is_empty() && self.waiting.is_empty();
         let initial = self.window.initial;
         let stream = self.stream(handle)?;
         let id = stream.id;
-        let share = if alone { usize::MAX } else { share };
         let room = batch.room().min(share);
         let before = stream.relay.footprint(initial);
         let filled = stream.relay.fill(
