@@ -1,0 +1,90 @@
+//! siding beside others: the real binary and whichever of its peers are installed, in a set of
+//! scenarios, as one table.
+//!
+//! Users and origins are threads of this program; each tunnel is two processes (or what its program
+//! makes of that). Every byte is compared, and one that is wrong ends the run. The peers take turns, so
+//! that whatever else the machine does happens to all of them, and a figure is the median of its rounds.
+//!
+//! ```text
+//! cargo bench --bench tunnel -- down1 load4 --peers siding,haproxy-tcp --rounds 3 --quick
+//! ```
+
+mod bulk;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod cost;
+mod exchange;
+mod figures;
+mod limits;
+mod measure;
+mod options;
+mod payload;
+mod peers;
+mod ping;
+mod report;
+mod scenarios;
+mod service;
+
+use std::{env, io, process::ExitCode, time::Instant};
+
+use options::Options;
+use report::Results;
+
+fn main() -> ExitCode {
+    // Without it (`cargo test --benches`) the question is only whether the bench works.
+    let is_bench = env::args().any(|argument| argument == "--bench");
+    let options = match is_bench {
+        true => Options::parse(env::args().skip(1)),
+        false => Ok(Options::check()),
+    };
+    match options {
+        Ok(options) => run(&options),
+        Err((message, code)) => {
+            println!("{message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(options: &Options) -> ExitCode {
+    limits::raise();
+    let start = Instant::now();
+    let mut results = Results::new(&options.peers);
+    let mut missing = Vec::new();
+    for scenario in &options.scenarios {
+        for round in 1..=options.rounds {
+            for (index, peer) in options.peers.iter().enumerate() {
+                if !peer.carries(scenario.speaks) {
+                    continue;
+                }
+                eprintln!("{}, round {round}: {}", scenario.name, peer.name);
+                match measure::measure(scenario, peer, &options.spans) {
+                    Ok(figures) => results.add(scenario, index, &figures),
+                    Err(error) => {
+                        let line = format!("{}, {}: {error}", scenario.name, peer.name);
+                        eprintln!("{line}");
+                        if error.kind() == io::ErrorKind::InvalidData {
+                            println!("WRONG BYTES: {line}");
+                            return ExitCode::FAILURE;
+                        }
+                        missing.push((index, line));
+                    }
+                }
+            }
+        }
+    }
+    results.print();
+    println!();
+    for (_, line) in &missing {
+        println!("Not measured: {line}");
+    }
+    println!("Took {:.0} s.", start.elapsed().as_secs_f64());
+    // What others cannot do is theirs; siding has to do all of it.
+    match missing
+        .iter()
+        .any(|&(index, _)| options.peers[index].class() == peers::Class::Siding)
+    {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}

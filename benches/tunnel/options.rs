@@ -1,0 +1,153 @@
+//! What was asked for.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    measure::Spans,
+    peers::Peer,
+    scenarios::{self, Scenario},
+};
+
+/// How it is to be asked.
+const USAGE: &str = "cargo bench --bench tunnel -- [SCENARIO]... [--peers NAME,...] [--rounds N] [--quick] [--against NAME=PROGRAM]... [--list]
+
+  SCENARIO   a scenario's name, or the beginning of several; all of them without any
+  --peers    only these; siding and direct are named like others
+  --rounds   how often each peer has its turn (3)
+  --quick    shorter spans: for a look, not for a table
+  --against  another build of siding, as one more peer
+  --list     the names of scenarios and peers";
+
+/// What is to be run.
+pub struct Options {
+    /// In the order of their table.
+    pub scenarios: Vec<&'static Scenario>,
+    /// Who takes turns.
+    pub peers: Vec<Peer>,
+    /// How often.
+    pub rounds: usize,
+    /// For how long.
+    pub spans: Spans,
+}
+
+const THOROUGH: Spans = Spans {
+    warm_up: Duration::from_millis(500),
+    measured: Duration::from_secs(2),
+    paced: Duration::from_secs(4),
+};
+
+const QUICK: Spans = Spans {
+    warm_up: Duration::from_millis(200),
+    measured: Duration::from_millis(600),
+    paced: Duration::from_millis(1500),
+};
+
+impl Options {
+    /// From the words of the command line.
+    ///
+    /// # Errors
+    /// What is to be printed instead, and the exit code.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Options, (String, u8)> {
+        let usage = |message: String| (format!("{message}\n\n{USAGE}"), 2);
+        let mut words = words.into_iter();
+        let (mut names, mut peers, mut others) = (Vec::new(), None, Vec::new());
+        let (mut rounds, mut spans) = (3, THOROUGH);
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .ok_or_else(|| usage(format!("{word}: of what?")))
+            };
+            match word.as_str() {
+                // cargo's own.
+                "--bench" => {}
+                "--quick" => spans = QUICK,
+                "--list" => return Err((list(), 0)),
+                "--help" => return Err((USAGE.to_owned(), 0)),
+                "--rounds" => {
+                    let count = value()?;
+                    rounds = match count.parse() {
+                        Ok(count @ 1..) => count,
+                        _ => return Err(usage(format!("--rounds {count}: not a count"))),
+                    };
+                }
+                "--peers" => {
+                    let list = value()?;
+                    let all: Vec<String> = list.split(',').map(str::to_owned).collect();
+                    for name in &all {
+                        if !Peer::names().any(|known| known == name) {
+                            return Err(usage(format!("--peers {name}: no such peer")));
+                        }
+                    }
+                    peers = Some(all);
+                }
+                "--against" => {
+                    let other = value()?;
+                    let Some((name, program)) = other.split_once('=') else {
+                        return Err(usage(format!("--against {other}: not NAME=PROGRAM")));
+                    };
+                    others.push(Peer::other_siding(name.to_owned(), PathBuf::from(program)));
+                }
+                _ if word.starts_with('-') => return Err(usage(format!("{word}: no such flag"))),
+                _ => names.push(word),
+            }
+        }
+        for name in &names {
+            if !scenarios::ALL
+                .iter()
+                .any(|scenario| scenario.name.starts_with(name))
+            {
+                return Err(usage(format!("{name}: no such scenario")));
+            }
+        }
+        let is_asked_for = |scenario: &&Scenario| {
+            // A name that is one means that one, though others begin so.
+            names.is_empty()
+                || names.iter().any(|name| match known(name) {
+                    true => scenario.name == name,
+                    false => scenario.name.starts_with(name),
+                })
+        };
+        let mut present = Peer::present(|name| {
+            let asked = peers.as_ref();
+            asked.is_none_or(|names| names.iter().any(|asked| asked == name))
+        });
+        let after_siding = present.len().min(1);
+        present.splice(after_siding..after_siding, others);
+        Ok(Options {
+            scenarios: scenarios::ALL.iter().filter(is_asked_for).collect(),
+            peers: present,
+            rounds,
+            spans,
+        })
+    }
+
+    /// All scenarios, for the shortest time, with siding alone: whether the bench works.
+    pub fn check() -> Options {
+        Options {
+            scenarios: scenarios::ALL.iter().collect(),
+            peers: Peer::present(|name| name == "siding"),
+            rounds: 1,
+            spans: Spans {
+                warm_up: Duration::from_millis(10),
+                measured: Duration::from_millis(40),
+                paced: Duration::from_millis(40),
+            },
+        }
+    }
+}
+
+fn known(name: &str) -> bool {
+    scenarios::ALL.iter().any(|scenario| scenario.name == name)
+}
+
+fn list() -> String {
+    let scenarios = scenarios::ALL.iter();
+    let scenarios = scenarios.map(|all| format!("{:12} {}\n", all.name, all.about));
+    let peers: Vec<_> = Peer::names().collect();
+    format!(
+        "{}\npeers: {}",
+        scenarios.collect::<String>(),
+        peers.join(", ")
+    )
+}
