@@ -556,7 +556,8 @@ impl Connection {
             _ => {}
         }
         let excuse = world.excuse(CLIENT_HOST);
-        if self.ended && self.received < plan.total() && excuse.cuts {
+        let is_cut = self.received < plan.total() || plan.ending == Ending::UserAborts;
+        if self.ended && is_cut && excuse.cuts {
             // A client that is killed has said FIN to all, whole or not.
             self.done = true;
         } else if self.ended && plan.ending == Ending::UserCloses {
