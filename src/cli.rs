@@ -54,6 +54,7 @@ pub enum Command {
     /// The private role.
     Client(Box<ClientConfig>),
     /// Both and two origins, in one process.
+    #[cfg(feature = "demo")]
     Demo,
 }
 
@@ -88,7 +89,7 @@ fn parse_with(args: impl Iterator<Item = OsString>, variable: Option<OsString>) 
     };
     let Some(role) = role else {
         return exit(
-            &usage_error("a command is missing: server, client, demo or check"),
+            &usage_error(format_args!("a command is missing: {COMMANDS}")),
             2,
         );
     };
@@ -100,6 +101,12 @@ fn parse_with(args: impl Iterator<Item = OsString>, variable: Option<OsString>) 
 }
 
 const PROGRAM: &str = "siding";
+
+const COMMANDS: &str = if cfg!(feature = "demo") {
+    "server, client, demo or check"
+} else {
+    "server, client or check"
+};
 
 fn usage_error(reason: impl fmt::Display) -> String {
     format!("{PROGRAM}: {reason}\nRun {PROGRAM} --help for more information.")
@@ -134,6 +141,7 @@ fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Resul
             Asked::Run(Command::Client(Box::new(config)), level)
         }
         // What goes well is on its screen.
+        #[cfg(feature = "demo")]
         Role::Demo(typed) => Asked::Run(Command::Demo, level_or(typed.log, None, Level::Warn)),
         Role::Check(typed) => {
             check(&typed, variable)?;
@@ -199,6 +207,7 @@ struct Arguments {
 enum Role {
     Server(ServerArguments),
     Client(ClientArguments),
+    #[cfg(feature = "demo")]
     Demo(DemoArguments),
     Check(CheckArguments),
 }
@@ -301,6 +310,7 @@ struct ClientArguments {
 }
 
 /// Try it: server, client and origins in one process on loopback.
+#[cfg(feature = "demo")]
 #[derive(FromArgs)]
 #[argh(subcommand, name = "demo")]
 #[argh(note = "Prints what to try; Ctrl-C ends it.")]

@@ -11,7 +11,7 @@ use std::{
 use log::{LevelFilter, error};
 use siding::{
     cli::{self, Command, Parsed},
-    demo, run,
+    run,
 };
 use simplelog::{
     ColorChoice, ConfigBuilder, TermLogger, TerminalMode, ThreadLogMode, ThreadPadding,
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Server(config) => run::server(*config),
         Command::Client(config) => run::client(*config),
-        Command::Demo => demo::run(),
+        #[cfg(feature = "demo")]
+        Command::Demo => siding::demo::run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
