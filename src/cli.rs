@@ -27,7 +27,7 @@ use crate::config::{
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
-    value::{Address, Bind, LogLevel},
+    value::{Address, Bind, LogLevel, Spin},
 };
 
 /// What the command line asks for.
@@ -245,6 +245,11 @@ struct ServerArguments {
     #[argh(option, arg_name = "SIZE")]
     memory_max: Option<MemoryMax>,
 
+    /// after an event, look for the next one for so long before sleeping; costs CPU (default 0, at
+    /// most 1000)
+    #[argh(option, arg_name = "MICROSECONDS")]
+    spin: Option<Spin>,
+
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
     config: Option<PathBuf>,
@@ -299,6 +304,11 @@ struct ClientArguments {
     /// how much memory to take above what is taken at rest, such as 16MiB (at least 4MiB)
     #[argh(option, arg_name = "SIZE")]
     memory_max: Option<MemoryMax>,
+
+    /// after an event, look for the next one for so long before sleeping; costs CPU (default 0, at
+    /// most 1000)
+    #[argh(option, arg_name = "MICROSECONDS")]
+    spin: Option<Spin>,
 
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
@@ -537,6 +547,7 @@ fn server(
         memory_max: typed.memory_max.or(file.memory_max),
         timeouts: file.timeouts,
         limits: file.limits,
+        spin: typed.spin.or(file.spin).unwrap_or_default().0,
     })
 }
 
@@ -661,6 +672,7 @@ fn client(
             ..file.pool
         },
         limits: file.limits,
+        spin: typed.spin.or(file.spin).unwrap_or_default().0,
     })
 }
 

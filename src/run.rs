@@ -3,6 +3,8 @@
 //! What is generic over the network is made for it here and in the demo, thus in one crate: the program
 //! would carry all of it twice otherwise.
 
+use std::time::Duration;
+
 use crate::{
     client::Client,
     config::{ClientConfig, ServerConfig},
@@ -15,7 +17,7 @@ use crate::{
 /// # Errors
 /// A listener could not be had, or the event loop failed.
 pub fn server(config: ServerConfig) -> Result<(), String> {
-    let mut reactor = reactor()?;
+    let mut reactor = reactor(config.spin)?;
     let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
     reactor
         .run(&mut server)
@@ -27,15 +29,15 @@ pub fn server(config: ServerConfig) -> Result<(), String> {
 /// # Errors
 /// The event loop failed.
 pub fn client(config: ClientConfig) -> Result<(), String> {
-    let mut reactor = reactor()?;
+    let mut reactor = reactor(config.spin)?;
     let mut client = Client::start(config, &mut reactor);
     reactor
         .run(&mut client)
         .map_err(|error| format!("event loop: {error}"))
 }
 
-fn reactor<O: Copy>() -> Result<Reactor<MioNet, O>, String> {
-    MioNet::with_signals()
-        .map(Reactor::new)
-        .map_err(|error| format!("event loop: {error}"))
+fn reactor<O: Copy>(spin: Duration) -> Result<Reactor<MioNet, O>, String> {
+    let mut net = MioNet::with_signals().map_err(|error| format!("event loop: {error}"))?;
+    net.set_spin(spin);
+    Ok(Reactor::new(net))
 }

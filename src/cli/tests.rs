@@ -284,6 +284,31 @@ fn flags_win_and_replace_whole_lists() {
 }
 
 #[test]
+fn nobody_spins_who_was_not_told() {
+    let folder = Folder::new("cli-spin");
+    let server = folder.file("server.json", r#"{ "spin": 20 }"#);
+    let client = folder.file("client.json", r#"{ "spin": 1000, "id": "a" }"#);
+    for (words, microseconds) in [
+        (&["server"][..], 0),
+        (&["server", "--spin", "50"], 50),
+        (&["server", "--config", text(&server)], 20),
+        (&["server", "--config", text(&server), "--spin=0"], 0),
+    ] {
+        let spin = server_of(words, None).spin;
+        assert_eq!(spin, Duration::from_micros(microseconds), "{words:?}");
+    }
+    for (words, microseconds) in [
+        (&["client", "--id", "a"][..], 0),
+        (&["client", "--id", "a", "--spin", "50"], 50),
+        (&["client", "--config", text(&client)], 1_000),
+        (&["client", "--config", text(&client), "--spin", "1"], 1),
+    ] {
+        let spin = client_of(words, None).spin;
+        assert_eq!(spin, Duration::from_micros(microseconds), "{words:?}");
+    }
+}
+
+#[test]
 fn tokens_come_from_flag_variable_and_file_in_that_order() {
     let folder = Folder::new("cli-token-order");
     folder.file("edge.token", "from the file 1234");
@@ -716,6 +741,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
                 "--bind",
                 "--proxy",
                 "--memory-max",
+                "--spin",
                 "--config",
                 "--log",
             ][..],
@@ -731,6 +757,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
                 "--target-ca",
                 "--pool",
                 "--memory-max",
+                "--spin",
                 "--config",
                 "--log",
             ],
@@ -813,6 +840,11 @@ fn wrong_usage_is_refused_with_the_flag_named() {
             &["client", "--id", "a", "--memory-max", "all"],
             "--memory-max",
         ),
+        (
+            &["server", "--spin", "1001"],
+            "'--spin' with value '1001': \"1001\" is not a number of microseconds from 0 to 1000",
+        ),
+        (&["client", "--id", "a", "--spin", "50us"], "--spin"),
         (&["client", "--id", "a", "--ca", "x"], "--ca"),
         (&["client", "--id", "a", "--target-ca", "x"], "--target-ca"),
         (&["server", "--cert", "x", "--key", "y"], "--cert"),

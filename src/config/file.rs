@@ -22,7 +22,7 @@ use serde_json::error::Category;
 use super::{
     ClientId, ClientLimits, ClientTimeouts, Exposed, HostPolicy, HttpOptions, Invalid, MemoryMax,
     PoolLimits, ProxyEntry, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
-    value::{Address, Bind, LogLevel, PortRange},
+    value::{Address, Bind, LogLevel, PortRange, Spin},
 };
 
 /// The largest configuration file: every port of a machine proxied takes about 6 MiB.
@@ -144,6 +144,8 @@ pub struct ServerFile {
     /// Limits.
     #[serde(deserialize_with = "object")]
     pub limits: ServerLimits,
+    /// As `--spin`.
+    pub spin: Option<Spin>,
 }
 
 /// An entry of `clients`.
@@ -189,6 +191,8 @@ pub struct ClientFile {
     /// Limits.
     #[serde(deserialize_with = "object")]
     pub limits: ClientLimits,
+    /// As `--spin`.
+    pub spin: Option<Spin>,
 }
 
 /// A struct that is written as an object and nothing else. Left to itself, serde also takes an array

@@ -26,6 +26,7 @@ pub mod value;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 pub use self::{
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub timeouts: ServerTimeouts,
     /// Limits.
     pub limits: ServerLimits,
+    /// How long to look for the next event before sleeping.
+    pub spin: Duration,
 }
 
 impl Default for ServerConfig {
@@ -75,6 +78,7 @@ impl Default for ServerConfig {
             memory_max: None,
             timeouts: ServerTimeouts::default(),
             limits: ServerLimits::default(),
+            spin: Duration::ZERO,
         }
     }
 }
@@ -216,6 +220,8 @@ pub struct ClientConfig {
     pub pool: PoolLimits,
     /// Limits.
     pub limits: ClientLimits,
+    /// As at the server.
+    pub spin: Duration,
 }
 
 impl ClientConfig {
@@ -232,6 +238,7 @@ impl ClientConfig {
             timeouts: ClientTimeouts::default(),
             pool: PoolLimits::default(),
             limits: ClientLimits::default(),
+            spin: Duration::ZERO,
         }
     }
 }

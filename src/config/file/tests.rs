@@ -183,6 +183,10 @@ fn refused_values_are_named_by_line_and_path() {
             "line 2: limits.undelivered: a size of 1 bytes",
         ),
         (
+            "{ \"spin\": -1 }",
+            "line 1: spin: invalid type: integer `-1`, expected a whole number from 0 to 1000",
+        ),
+        (
             "{ \"limits\": { \"fields\": -1 } }",
             "limits.fields: invalid type: integer `-1`",
         ),
@@ -213,6 +217,14 @@ fn refused_values_are_named_by_line_and_path() {
         (
             "{ \"allow\": [ \"a:1\",\n\"*a:1\"] }",
             "line 2: allow[1]: HOST \"*a\"",
+        ),
+        (
+            "{\n\"spin\": 1001 }",
+            "line 2: spin: 1001 is outside 0 to 1000",
+        ),
+        (
+            "{ \"spin\": \"50us\" }",
+            "line 1: spin: invalid type: string \"50us\", expected a whole number from 0 to 1000",
         ),
         (
             "{ \"pool\": { \"idle\": \"0ms\" } }",

@@ -362,6 +362,70 @@ fn a_poll_that_must_not_wait_returns_empty() {
     assert!(events.is_empty());
 }
 
+/// How often one poll, which finds nothing, asks the kernel.
+fn asks(net: &mut MioNet, timeout: Duration) -> u64 {
+    let before = net.polls();
+    let mut events = Vec::new();
+    net.poll(&mut events, Some(timeout)).expect("poll");
+    assert!(events.is_empty());
+    net.polls() - before
+}
+
+/// A poll that finds an event.
+fn stir(net: &mut MioNet) {
+    net.stopper().stop();
+    wait(net, |_, event| matches!(event, Event::Stop).then_some(()));
+}
+
+const NAP: Duration = Duration::from_millis(5);
+
+#[test]
+fn an_idle_net_sleeps_however_long_it_may_spin() {
+    let net = &mut net();
+    net.set_spin(Duration::from_millis(1));
+    for _ in 0..3 {
+        assert_eq!(asks(net, NAP), 1);
+    }
+    stir(net);
+    assert!(asks(net, NAP) >= 2, "it looked, and then slept");
+    for _ in 0..3 {
+        assert_eq!(asks(net, NAP), 1, "what was looked for in vain is over");
+    }
+}
+
+#[test]
+fn a_net_that_must_not_spin_asks_once() {
+    let net = &mut net();
+    stir(net);
+    assert_eq!(asks(net, NAP), 1);
+}
+
+#[test]
+fn spinning_ends_with_the_timeout() {
+    let net = &mut net();
+    net.set_spin(PATIENCE);
+    stir(net);
+    // A poll that must not wait is over at once, and says nothing about what comes.
+    assert_eq!(asks(net, Duration::ZERO), 1);
+    let begun = Instant::now();
+    assert!(asks(net, 20 * NAP) > 1, "it looked all the time");
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn an_event_ends_the_spinning_and_lets_it_begin_anew() {
+    let net = &mut net();
+    net.set_spin(PATIENCE);
+    for _ in 0..3 {
+        stir(net);
+        let stopper = net.stopper();
+        let stopping = thread::spawn(move || stopper.stop());
+        wait(net, |_, event| matches!(event, Event::Stop).then_some(()));
+        stopping.join().expect("no panic");
+    }
+    assert!(asks(net, 20 * NAP) > 1);
+}
+
 #[test]
 fn random_bytes_differ() {
     let net = &mut net();
