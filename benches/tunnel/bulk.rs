@@ -185,9 +185,10 @@ impl Users {
             // It may have ended on its own, which its thread says.
             stream.shutdown(Shutdown::Both).ok();
         }
-        let ends = self.threads.into_iter().map(JoinHandle::join);
-        ends.map(|end| end.expect("a user does not panic"))
-            .collect()
+        for thread in self.threads {
+            thread.join().expect("a user does not panic")?;
+        }
+        Ok(())
     }
 }
 

@@ -43,6 +43,13 @@ impl Side {
         self.sum_of("smaps_rollup", "Private_")
     }
 
+    /// Descriptors that it holds.
+    pub fn descriptors(&self) -> usize {
+        let of_process = |process| fs::read_dir(format!("/proc/{process}/fd"));
+        let held = self.processes().into_iter().flat_map(of_process);
+        held.map(Iterator::count).sum()
+    }
+
     /// Sums the fields, given in kB, that begin so in a file of each process.
     fn sum_of(&self, file: &str, field: &str) -> u64 {
         let of_process = |process: u32| {

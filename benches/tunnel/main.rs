@@ -15,6 +15,8 @@ mod common;
 mod cost;
 mod exchange;
 mod figures;
+mod footprint;
+mod hold;
 mod limits;
 mod measure;
 mod options;
@@ -24,6 +26,7 @@ mod ping;
 mod report;
 mod scenarios;
 mod service;
+mod targets;
 
 use std::{env, io, process::ExitCode, time::Instant};
 
@@ -31,6 +34,7 @@ use options::Options;
 use report::Results;
 
 fn main() -> ExitCode {
+    hold::hold_if_told();
     // Without it (`cargo test --benches`) the question is only whether the bench works.
     let is_bench = env::args().any(|argument| argument == "--bench");
     let options = match is_bench {
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
         false => Ok(Options::check()),
     };
     match options {
-        Ok(options) => run(&options),
+        Ok(options) => run(&options, is_bench),
         Err((message, code)) => {
             println!("{message}");
             ExitCode::from(code)
@@ -46,19 +50,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> ExitCode {
+fn run(options: &Options, is_bench: bool) -> ExitCode {
     limits::raise();
     let start = Instant::now();
     let mut results = Results::new(&options.peers);
-    let mut missing = Vec::new();
+    // What could not be measured is not tried again in another round.
+    let mut missing: Vec<(&str, usize, String)> = Vec::new();
     for scenario in &options.scenarios {
         for round in 1..=options.rounds {
             for (index, peer) in options.peers.iter().enumerate() {
-                if !peer.carries(scenario.speaks) {
+                let is_missing = |(name, peer, _): &(&str, usize, String)| {
+                    (*name, *peer) == (scenario.name, index)
+                };
+                if !measure::applies(scenario, peer) || missing.iter().any(is_missing) {
                     continue;
                 }
                 eprintln!("{}, round {round}: {}", scenario.name, peer.name);
-                match measure::measure(scenario, peer, &options.spans) {
+                match measure::measure(scenario, peer, &options.scale) {
                     Ok(figures) => results.add(scenario, index, &figures),
                     Err(error) => {
                         let line = format!("{}, {}: {error}", scenario.name, peer.name);
@@ -67,22 +75,26 @@ fn run(options: &Options) -> ExitCode {
                             println!("WRONG BYTES: {line}");
                             return ExitCode::FAILURE;
                         }
-                        missing.push((index, line));
+                        missing.push((scenario.name, index, line));
                     }
                 }
             }
         }
     }
-    results.print();
-    println!();
-    for (_, line) in &missing {
+    if is_bench {
+        results.print();
+        println!();
+        targets::print(&results);
+        println!();
+    }
+    for (.., line) in &missing {
         println!("Not measured: {line}");
     }
     println!("Took {:.0} s.", start.elapsed().as_secs_f64());
     // What others cannot do is theirs; siding has to do all of it.
     match missing
         .iter()
-        .any(|&(index, _)| options.peers[index].class() == peers::Class::Siding)
+        .any(|&(_, index, _)| options.peers[index].class() == peers::Class::Siding)
     {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

@@ -10,11 +10,12 @@ use std::{
 
 use crate::{
     bulk::{self, BulkOrigin, Users, Want},
-    common::{Authority, eventually, pass},
+    common::{Authority, PATIENCE, pass},
     cost::{Side, Sides},
     exchange::Plan,
     figures::Figures,
-    peers::{Answers, Order, Peer, Running, Speaks},
+    footprint,
+    peers::{Answers, Class, Order, Peer, Running, Speaks},
     ping::Pings,
     scenarios::{Load, PACED, Scenario},
     service::Service,
@@ -23,31 +24,54 @@ use crate::{
 /// Bytes that a stalled stream moves, right to the last one, once its reader reads.
 const RESUMED: u64 = 32 << 20;
 
-/// How long things are measured.
+/// How often it is looked at whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// How long things are measured, and by how many.
 #[derive(Clone, Copy, Debug)]
-pub struct Spans {
+pub struct Scale {
     /// Before that.
     pub warm_up: Duration,
     /// Rates and times.
     pub measured: Duration,
     /// Round trips at a pace, of which there are few.
     pub paced: Duration,
+    /// Starts of a peer, of which the median counts.
+    pub starts: usize,
+    /// Connections at a time, where a scenario has more.
+    pub connections_max: usize,
+}
+
+/// Whether there is something to measure.
+pub fn applies(scenario: &Scenario, peer: &Peer) -> bool {
+    let is_able = match scenario.load {
+        Load::Start | Load::Idle { .. } => peer.class() != Class::Direct,
+        // Who speaks to the origin parks, and nobody else.
+        Load::Parked { .. } => peer.carries(Speaks::Https),
+        _ => true,
+    };
+    is_able && peer.carries(scenario.speaks)
 }
 
 /// Runs a scenario with a peer.
 ///
 /// # Errors
 /// `InvalidData` where a byte was wrong, and whatever else keeps the peer from being measured.
-pub fn measure(scenario: &Scenario, peer: &Peer, spans: &Spans) -> io::Result<Figures> {
+pub fn measure(scenario: &Scenario, peer: &Peer, scale: &Scale) -> io::Result<Figures> {
     match scenario.load {
-        Load::Bulk { want, streams } => bulk(peer, want, streams, spans),
-        Load::Ping(pings) => ping(peer, pings, spans),
+        Load::Bulk { want, streams } => bulk(peer, want, streams, scale),
+        Load::Ping(pings) => ping(peer, pings, scale),
         Load::Beside {
             downloads,
             stalled,
             held_uploads,
-        } => beside(peer, downloads, stalled, held_uploads, spans),
-        Load::Exchange(plan) => exchange(peer, scenario.speaks, plan, spans),
+        } => beside(peer, downloads, stalled, held_uploads, scale),
+        Load::Exchange(plan) => exchange(peer, scenario.speaks, plan, scale),
+        Load::Start => footprint::start(peer, scale),
+        Load::Idle { connections } => footprint::idle(peer, connections, scale),
+        Load::Parked { connections } => {
+            footprint::parked(peer, connections, scenario.speaks, scale)
+        }
     }
 }
 
@@ -64,7 +88,7 @@ fn long_streams(peer: &Peer) -> io::Result<(BulkOrigin, Running)> {
     Ok((origin, running))
 }
 
-fn bulk(peer: &Peer, want: Want, streams: u64, spans: &Spans) -> io::Result<Figures> {
+fn bulk(peer: &Peer, want: Want, streams: u64, scale: &Scale) -> io::Result<Figures> {
     let (origin, running) = long_streams(peer)?;
     let users = Users::start(running.address, want, streams)?;
     // What counts is what has arrived.
@@ -72,8 +96,8 @@ fn bulk(peer: &Peer, want: Want, streams: u64, spans: &Spans) -> io::Result<Figu
         Want::Download => Ok(users.moved()),
         _ => origin.received(),
     };
-    pass(spans.warm_up);
-    let flow = flow(&running.sides, spans.measured, arrived)?;
+    pass(scale.warm_up);
+    let flow = flow(&running.sides, scale.measured, arrived)?;
     let mut figures = Figures::default();
     figures.more("GB/s", flow.rate());
     flow.cpu_into(&mut figures, &running.sides);
@@ -82,15 +106,15 @@ fn bulk(peer: &Peer, want: Want, streams: u64, spans: &Spans) -> io::Result<Figu
     Ok(figures)
 }
 
-fn ping(peer: &Peer, pings: Pings, spans: &Spans) -> io::Result<Figures> {
+fn ping(peer: &Peer, pings: Pings, scale: &Scale) -> io::Result<Figures> {
     let (_origin, running) = long_streams(peer)?;
     let before = running.sides.cpu();
-    let samples = pings.run(running.address, spans.warm_up, spans.measured)?;
+    let samples = pings.run(running.address, scale.warm_up, scale.measured)?;
     let used = running.sides.cpu() - before;
     // What came before is part of both.
-    let share = spans
+    let share = scale
         .measured
-        .div_duration_f64(spans.warm_up + spans.measured);
+        .div_duration_f64(scale.warm_up + scale.measured);
     let messages = samples.len() as f64;
     let mut figures = Figures::default();
     figures.times(samples);
@@ -100,7 +124,7 @@ fn ping(peer: &Peer, pings: Pings, spans: &Spans) -> io::Result<Figures> {
             used.as_secs_f64() * 1e6 * share / messages,
         );
     }
-    figures.also("messages/s", messages / spans.measured.as_secs_f64());
+    figures.also("messages/s", messages / scale.measured.as_secs_f64());
     Ok(figures)
 }
 
@@ -109,7 +133,7 @@ fn beside(
     downloads: u64,
     stalled: bool,
     held_uploads: u64,
-    spans: &Spans,
+    scale: &Scale,
 ) -> io::Result<Figures> {
     let (origin, running) = long_streams(peer)?;
     let users = Users::start(running.address, Want::Download, downloads)?;
@@ -119,12 +143,12 @@ fn beside(
         true => Some(bulk::ask(running.address, Want::Download, seed)?),
         false => None,
     };
-    pass(spans.warm_up);
+    pass(scale.warm_up);
     let moved = || Ok(users.moved());
-    let alone = flow(&running.sides, spans.measured / 2, moved)?;
+    let alone = flow(&running.sides, scale.measured / 2, moved)?;
     let mut samples = Vec::new();
     let together = Flow::begin(&running.sides, users.moved());
-    samples.extend(PACED.run(running.address, Duration::ZERO, spans.paced)?);
+    samples.extend(PACED.run(running.address, Duration::ZERO, scale.paced)?);
     let together = together.end(&running.sides, users.moved());
 
     let mut figures = Figures::default();
@@ -142,17 +166,20 @@ fn beside(
     if held_uploads > 0 {
         let before = origin.received()?;
         origin.release();
-        eventually("the held uploads go on", || match origin.received() {
-            Ok(received) if received - before < RESUMED => None,
-            received => Some(received),
-        })?;
+        let deadline = Instant::now() + PATIENCE;
+        while origin.received()? - before < RESUMED {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the held uploads did not go on"));
+            }
+            pass(LOOK_EVERY);
+        }
     }
     users.finish()?;
     held.finish()?;
     Ok(figures)
 }
 
-fn exchange(peer: &Peer, speaks: Speaks, plan: Plan, spans: &Spans) -> io::Result<Figures> {
+fn exchange(peer: &Peer, speaks: Speaks, plan: Plan, scale: &Scale) -> io::Result<Figures> {
     let authority = (speaks == Speaks::Https).then(Authority::new);
     let tls = authority.as_ref().map(|all| all.server(&["127.0.0.1"]));
     let origin = Service::start(plan.asks, tls, 0);
@@ -165,7 +192,7 @@ fn exchange(peer: &Peer, speaks: Speaks, plan: Plan, spans: &Spans) -> io::Resul
         parked: None,
     })?;
     let look = || (running.sides.cpu(), origin.connections());
-    let outcome = plan.run(running.address, spans.warm_up, spans.measured, look)?;
+    let outcome = plan.run(running.address, scale.warm_up, scale.measured, look)?;
 
     let count = outcome.samples.len() as f64;
     let cpu = outcome.after.0 - outcome.before.0;

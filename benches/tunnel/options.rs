@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    measure::Spans,
+    measure::Scale,
     peers::Peer,
     scenarios::{self, Scenario},
 };
@@ -26,20 +26,24 @@ pub struct Options {
     pub peers: Vec<Peer>,
     /// How often.
     pub rounds: usize,
-    /// For how long.
-    pub spans: Spans,
+    /// For how long, and by how many.
+    pub scale: Scale,
 }
 
-const THOROUGH: Spans = Spans {
+const THOROUGH: Scale = Scale {
     warm_up: Duration::from_millis(500),
     measured: Duration::from_secs(2),
     paced: Duration::from_secs(4),
+    starts: 5,
+    connections_max: usize::MAX,
 };
 
-const QUICK: Spans = Spans {
+const QUICK: Scale = Scale {
     warm_up: Duration::from_millis(200),
     measured: Duration::from_millis(600),
     paced: Duration::from_millis(1500),
+    starts: 3,
+    connections_max: usize::MAX,
 };
 
 impl Options {
@@ -51,7 +55,7 @@ impl Options {
         let usage = |message: String| (format!("{message}\n\n{USAGE}"), 2);
         let mut words = words.into_iter();
         let (mut names, mut peers, mut others) = (Vec::new(), None, Vec::new());
-        let (mut rounds, mut spans) = (3, THOROUGH);
+        let (mut rounds, mut scale) = (3, THOROUGH);
         while let Some(word) = words.next() {
             let mut value = || {
                 words
@@ -61,7 +65,7 @@ impl Options {
             match word.as_str() {
                 // cargo's own.
                 "--bench" => {}
-                "--quick" => spans = QUICK,
+                "--quick" => scale = QUICK,
                 "--list" => return Err((list(), 0)),
                 "--help" => return Err((USAGE.to_owned(), 0)),
                 "--rounds" => {
@@ -118,7 +122,7 @@ impl Options {
             scenarios: scenarios::ALL.iter().filter(is_asked_for).collect(),
             peers: present,
             rounds,
-            spans,
+            scale,
         })
     }
 
@@ -128,10 +132,12 @@ impl Options {
             scenarios: scenarios::ALL.iter().collect(),
             peers: Peer::present(|name| name == "siding"),
             rounds: 1,
-            spans: Spans {
+            scale: Scale {
                 warm_up: Duration::from_millis(10),
                 measured: Duration::from_millis(40),
                 paced: Duration::from_millis(40),
+                starts: 1,
+                connections_max: 20,
             },
         }
     }

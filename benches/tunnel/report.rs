@@ -48,6 +48,16 @@ impl<'a> Results<'a> {
         }
     }
 
+    /// The first peer that is one.
+    pub fn peer(&self, is_one: impl Fn(&Peer) -> bool) -> Option<usize> {
+        self.peers.iter().position(is_one)
+    }
+
+    /// The name of the peer of this index.
+    pub fn name(&self, peer: usize) -> &str {
+        &self.peers[peer].name
+    }
+
     /// The median of a figure of a peer.
     pub fn median(&self, scenario: &str, figure: &str, peer: usize) -> Option<Median> {
         let line = self

@@ -40,6 +40,18 @@ pub enum Load {
     },
     /// Short exchanges.
     Exchange(Plan),
+    /// Nothing but to serve the first byte.
+    Start,
+    /// Users who stay and say nothing.
+    Idle {
+        /// How many.
+        connections: usize,
+    },
+    /// Connections to the origin that nobody uses any more.
+    Parked {
+        /// How many.
+        connections: usize,
+    },
 }
 
 /// Round trips beside others: an interactive user.
@@ -172,6 +184,25 @@ pub const ALL: &[Scenario] = &[
         50,
         true,
     ),
+    tcp("start", "from nothing to the first byte", Load::Start),
+    idle("idle1000", "1,000 connections that idle", 1_000),
+    idle("idle5000", "5,000 connections that idle", 5_000),
+    idle("idle15000", "15,000 connections that idle", 15_000),
+    parked("parked1000", "1,000 parked", Speaks::Http, 1_000),
+    parked("parked5000", "5,000 parked", Speaks::Http, 5_000),
+    parked("parked15000", "15,000 parked", Speaks::Http, 15_000),
+    parked(
+        "tls-parked1000",
+        "1,000 parked, with TLS",
+        Speaks::Https,
+        1_000,
+    ),
+    parked(
+        "tls-parked5000",
+        "5,000 parked, with TLS",
+        Speaks::Https,
+        5_000,
+    ),
 ];
 
 const fn tcp(name: &'static str, about: &'static str, load: Load) -> Scenario {
@@ -185,6 +216,24 @@ const fn tcp(name: &'static str, about: &'static str, load: Load) -> Scenario {
 
 const fn bulk(name: &'static str, about: &'static str, want: Want, streams: u64) -> Scenario {
     tcp(name, about, Load::Bulk { want, streams })
+}
+
+const fn idle(name: &'static str, about: &'static str, connections: usize) -> Scenario {
+    tcp(name, about, Load::Idle { connections })
+}
+
+const fn parked(
+    name: &'static str,
+    about: &'static str,
+    speaks: Speaks,
+    connections: usize,
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        speaks,
+        load: Load::Parked { connections },
+    }
 }
 
 const fn exchange(

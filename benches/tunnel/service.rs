@@ -2,7 +2,8 @@
 //!
 //! It answers one request after the other on each connection, over TLS where it is given a
 //! configuration. It can hold its answers until a number of requests are waiting, which is how that
-//! many connections come to be open at a time.
+//! many connections come to be open at a time; the very first, by which a tunnel is asked whether it
+//! serves, is answered at once.
 
 use std::{
     io::{self, Read, Write},
@@ -57,7 +58,6 @@ pub struct Service {
 #[derive(Default)]
 struct Counts {
     connections: AtomicU64,
-    open: AtomicU64,
     requests: AtomicU64,
 }
 
@@ -221,16 +221,6 @@ impl Service {
     pub fn connections(&self) -> u64 {
         self.counts.connections.load(Ordering::Relaxed)
     }
-
-    /// Connections that are open.
-    pub fn open(&self) -> u64 {
-        self.counts.open.load(Ordering::Relaxed)
-    }
-
-    /// Requests so far.
-    pub fn requests(&self) -> u64 {
-        self.counts.requests.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Service {
@@ -289,7 +279,6 @@ impl Loop {
                 is_ending: false,
             });
             self.counts.connections.fetch_add(1, Ordering::Relaxed);
-            self.counts.open.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -310,8 +299,11 @@ impl Loop {
         if asked.is_err() || !matches!(received, Ok(true)) {
             self.close(index);
         }
-        if self.waiting.len() >= self.hold {
-            self.hold = 0;
+        let is_first = self.counts.requests.load(Ordering::Relaxed) == 1;
+        if self.waiting.len() >= self.hold || is_first {
+            if !is_first {
+                self.hold = 0;
+            }
             for (index, answer) in mem::take(&mut self.waiting) {
                 if let Some(connection) = self.connections.get_mut(index) {
                     connection.sending = Some((answer, 0));
@@ -325,7 +317,6 @@ impl Loop {
 
     fn close(&mut self, index: usize) {
         self.connections.remove(index);
-        self.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

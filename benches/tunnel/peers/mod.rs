@@ -231,6 +231,13 @@ impl Peer {
         sides.server = Some(Side::new(process));
         let began = Instant::now();
         let mut process = start("agent", &mut agent);
+        if self.class() == Class::Chain {
+            // Asked before, the first would wait for a second before it asked again.
+            until(&mut process, || {
+                TcpStream::connect_timeout(&site.link, ANSWER).map(drop)
+            })
+            .map_err(|error| named(&error, "its second half does not listen"))?;
+        }
         until(&mut process, || order.answers.probe(site.public))
             .map_err(|error| named(&error, "it does not serve"))?;
         sides.agent = Some(Side::new(process));
