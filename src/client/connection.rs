@@ -319,7 +319,7 @@ impl Client {
                     self.goodbye_and_down(io, CloseReason::Protocol, down, now);
                 }
             }
-            Happened::Opened(stream, connect) => self.stream_opened(io, stream, *connect, now),
+            Happened::Opened(stream, connect) => self.stream_opened(io, stream, connect, now),
             Happened::HalfClosed(carried) => self.half_closed(io, carried),
             Happened::Ended(carried, ended) => self.stream_ended(io, carried, ended, now),
             Happened::Orphaned(orphan) => self.stream_orphaned(io, orphan, now),

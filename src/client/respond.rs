@@ -148,7 +148,7 @@ impl Client {
             return Next::Mux;
         };
         let budget = &mut self.shared.budget;
-        let mut written = Vec::new();
+        let mut written = Vec::with_capacity(head.len() + Response::ADDED);
         match response.kind {
             Kind::Interim => {
                 exchange.interims += 1;
@@ -165,7 +165,7 @@ impl Client {
                 // RFC 9110 §15.2: a 1.0 user does not know them.
                 if exchange.asked.version == Version::Http11 {
                     response.write_to(&mut written, true, now.unix);
-                    tunnel.mux.send(stream, &written, false, budget, now);
+                    tunnel.mux.send(stream, written, false, budget, now);
                 }
                 Next::Head
             }
@@ -179,7 +179,7 @@ impl Client {
                 }
                 response.write_to(&mut written, true, now.unix);
                 tunnel.mux.upgrade(stream);
-                tunnel.mux.send(stream, &written, false, budget, now);
+                tunnel.mux.send(stream, written, false, budget, now);
                 io.set_deadline(key, Deadline::None);
                 // From here on it is like any raw stream: never parked, and it may be quiet for days.
                 if let Some(carried) = self.carried.get_mut(carried as usize) {
@@ -211,7 +211,7 @@ impl Client {
                     ..pool::Facts::default()
                 };
                 io.set_deadline(key, Deadline::None);
-                tunnel.mux.send(stream, &written, true, budget, now);
+                tunnel.mux.send(stream, written, true, budget, now);
                 tunnel.mux.respond(stream, response.body(body_limits), keep);
                 // An origin that writes head and body one by one, with Nagle's algorithm, keeps the
                 // body back until the head is acknowledged: 40 ms, were that left to the kernel.

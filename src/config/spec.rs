@@ -216,6 +216,16 @@ pub enum Host {
     Address(IpAddr),
 }
 
+impl Host {
+    /// As it prints.
+    pub fn text(&self) -> Rc<str> {
+        match self {
+            Host::Name(name) => Rc::clone(name),
+            Host::Address(_) => self.to_string().into(),
+        }
+    }
+}
+
 /// The longest name in text form (RFC 1035 §2.3.4: 255 octets on the wire).
 const NAME_BYTES_MAX: usize = 253;
 

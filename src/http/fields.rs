@@ -4,7 +4,7 @@
 //! decide about the connection and the length: `Connection`, `Content-Length`, `Transfer-Encoding`.
 //! Does not know which role reads, except where the RFC treats requests and responses differently.
 
-use std::time::Duration;
+use std::{fmt, io::Write, time::Duration};
 
 use httparse::Header;
 
@@ -304,6 +304,16 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends one field line whose value prints as visible ASCII.
+pub(super) fn print_field(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
+    print(out, format_args!("{name}: {value}\r\n"));
+}
+
+/// Appends what prints as it is sent.
+pub(super) fn print(out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
+    out.write_fmt(what).expect("a vector takes all");
+}
+
 /// Appends the field by which a message tells that it came through here (RFC 9110 §7.6.3); `received`
 /// is the version that it came with. A line of its own: what is in the lines before need not be read.
 pub(super) fn write_via(out: &mut Vec<u8>, received: Version) {
@@ -316,12 +326,12 @@ pub(super) fn write_via(out: &mut Vec<u8>, received: Version) {
 
 /// Appends `Date`, which is `unix` after the Unix epoch.
 pub(super) fn write_date(out: &mut Vec<u8>, unix: Duration) {
-    write_field(out, "Date", Date::at(unix).to_string().as_bytes());
+    print_field(out, "Date", Date::at(unix));
 }
 
 /// Appends `Content-Length: length`.
 pub(super) fn write_length(out: &mut Vec<u8>, length: u64) {
-    write_field(out, "Content-Length", length.to_string().as_bytes());
+    print_field(out, "Content-Length", length);
 }
 
 /// RFC 9110 §5.6.2.

@@ -5,11 +5,11 @@
 //! knows no connection. The rule: what a user says of itself is a forgery and goes, unless the proxy
 //! is told that its users are other proxies, whose word is passed on with ours behind it.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use super::{
     authority::Scheme,
-    fields::{Fields, is_one_of, is_token, write_field},
+    fields::{Fields, is_one_of, is_token, print, write_field},
 };
 
 /// What a gateway knows of a request's origin that the request itself does not tell.
@@ -36,32 +36,21 @@ impl Forwarded {
 
     /// Appends the fields that tell of this hop; `host` is the host that the user asked for.
     pub(super) fn write_to(&self, out: &mut Vec<u8>, fields: &Fields<'_>, host: Option<&str>) {
-        let proto = self.proto.word();
-        self.write_list(out, fields, X_FORWARDED_FOR, &self.user.to_string());
+        self.write_list(out, fields, X_FORWARDED_FOR, self.user);
         if self.is_mine(fields, X_FORWARDED_PROTO) {
-            write_field(out, X_FORWARDED_PROTO, proto.as_bytes());
+            write_field(out, X_FORWARDED_PROTO, self.proto.word().as_bytes());
         }
         if let Some(host) = host
             && self.is_mine(fields, X_FORWARDED_HOST)
         {
             write_field(out, X_FORWARDED_HOST, host.as_bytes());
         }
-        // RFC 7239 §4 and §6.
-        let mut element = match self.user {
-            IpAddr::V4(user) => format!("for={user}"),
-            IpAddr::V6(user) => format!("for=\"[{user}]\""),
+        let element = Element {
+            user: self.user,
+            host,
+            proto: self.proto,
         };
-        if let Some(host) = host {
-            // A host is checked before it comes here: it holds nothing that a quoted string escapes.
-            element.push_str(&if is_token(host.as_bytes()) {
-                format!(";host={host}")
-            } else {
-                format!(";host=\"{host}\"")
-            });
-        }
-        element.push_str(";proto=");
-        element.push_str(proto);
-        self.write_list(out, fields, FORWARDED, &element);
+        self.write_list(out, fields, FORWARDED, element);
     }
 
     /// Whether we have to say it, because nobody who is trusted has.
@@ -70,18 +59,47 @@ impl Forwarded {
     }
 
     /// One field line (RFC 9110 §5.3), whatever number of lines came: some recipients read only one.
-    fn write_list(&self, out: &mut Vec<u8>, fields: &Fields<'_>, name: &str, own: &str) {
-        let mut list = Vec::new();
+    fn write_list(
+        &self,
+        out: &mut Vec<u8>,
+        fields: &Fields<'_>,
+        name: &str,
+        own: impl fmt::Display,
+    ) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
         if self.trusted {
             for value in fields.values(name) {
                 if !value.is_empty() && is_closed(value) {
-                    list.extend_from_slice(value);
-                    list.extend_from_slice(b", ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b", ");
                 }
             }
         }
-        list.extend_from_slice(own.as_bytes());
-        write_field(out, name, &list);
+        print(out, format_args!("{own}\r\n"));
+    }
+}
+
+/// What `Forwarded` says of one hop (RFC 7239 §4 and §6).
+struct Element<'a> {
+    user: IpAddr,
+    host: Option<&'a str>,
+    proto: Scheme,
+}
+
+impl fmt::Display for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            IpAddr::V4(user) => write!(f, "for={user}")?,
+            IpAddr::V6(user) => write!(f, "for=\"[{user}]\"")?,
+        }
+        match self.host {
+            Some(host) if is_token(host.as_bytes()) => write!(f, ";host={host}")?,
+            // A host is checked before it comes here: it holds nothing that a quoted string escapes.
+            Some(host) => write!(f, ";host=\"{host}\"")?,
+            None => {}
+        }
+        write!(f, ";proto={}", self.proto.word())
     }
 }
 

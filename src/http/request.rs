@@ -10,7 +10,7 @@ use super::{
     chunked::BodyLimits,
     fields::{
         Connection, Declared, Duplicates, Fields, LengthError, declared_length, is_one_of,
-        write_field, write_length, write_via,
+        print_field, write_field, write_length, write_via,
     },
     forwarded::Forwarded,
     framing::{Body, Coding, Framing},
@@ -84,6 +84,10 @@ pub enum RequestTarget<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// About how many bytes [`Request::write_to`] adds to a head: `Via` and what is told of the user,
+    /// with names of usual length.
+    pub const ADDED: usize = 256;
+
     /// Parses a whole head, which is everything up to the offset that
     /// [`head_end`](super::head_end) told.
     ///
@@ -233,7 +237,7 @@ impl<'a> Request<'a> {
             }
             match self.max_forwards {
                 Some(hops) if name.eq_ignore_ascii_case("max-forwards") => {
-                    write_field(out, name, hops.saturating_sub(1).to_string().as_bytes());
+                    print_field(out, name, hops.saturating_sub(1));
                 }
                 _ => write_field(out, name, value),
             }

@@ -9,7 +9,7 @@ use std::{mem::MaybeUninit, time::Duration};
 use super::{
     chunked::BodyLimits,
     fields::{
-        Connection, Declared, Duplicates, Fields, LengthError, declared_length, write_date,
+        Connection, Declared, Duplicates, Fields, LengthError, declared_length, print, write_date,
         write_field, write_length, write_via,
     },
     framing::{Body, Coding, Framing},
@@ -94,6 +94,9 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
+    /// About how many bytes [`Response::write_to`] adds to a head: `Via`, `Date` and `Connection`.
+    pub const ADDED: usize = 128;
+
     /// Parses a whole head, which is everything up to the offset that
     /// [`head_end`](super::head_end) told.
     ///
@@ -119,11 +122,10 @@ impl<'a> Response<'a> {
     /// `unix` after the Unix epoch, if the origin did not (RFC 9110 §6.6.1), and what becomes of the
     /// user's connection, which is `keep`.
     pub fn write_to(&self, out: &mut Vec<u8>, keep: bool, unix: Duration) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(self.status.to_string().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.phrase.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        print(
+            out,
+            format_args!("HTTP/1.1 {} {}\r\n", self.status, self.phrase),
+        );
         for (name, value) in self.fields.iter() {
             if self.passes(name) {
                 write_field(out, name, value);

@@ -198,9 +198,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             return;
         }
         let mut highest_left = false;
+        let mut closing = std::mem::take(&mut self.closing);
         // The first to be closed is vacated last, and so is the first to have a new tenant: of a burst, the
         // high slots stay empty.
-        for key in std::mem::take(&mut self.closing).into_iter().rev() {
+        for key in closing.drain(..).rev() {
             let socket = self.sockets.remove(key.index as usize);
             if let Some(timer) = socket.timer {
                 self.wheel.cancel(timer);
@@ -208,6 +209,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             self.unread -= socket.held();
             self.closed += 1;
             highest_left |= self.highest == Some(key);
+        }
+        // Kept for the next turn, but for what a burst has made of it.
+        if closing.capacity() <= TRIM_MIN {
+            self.closing = closing;
         }
         // An eighth, so that whatever ends in several turns is seen to have ended by the last of them; at
         // eight steps per close, if there is anything to give back.

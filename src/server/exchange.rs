@@ -3,7 +3,7 @@
 //! The request is parsed and written anew here, the response by the client; its bytes pass here as
 //! they are. Until the final response head has passed, an error can still be answered properly.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use log::{debug, info};
 
@@ -30,6 +30,8 @@ use crate::{
 /// Where a request goes, and how.
 struct Route {
     target: Target,
+    /// The target's host, as the client is told it.
+    remote_host: Rc<str>,
     protocol: &'static str,
     /// Bytes both ways instead of an exchange.
     connect: bool,
@@ -127,6 +129,7 @@ impl Server {
         let body = if route.connect {
             Body::raw()
         } else {
+            written.reserve_exact(head.len() + Request::ADDED);
             let host = host(found, &request, &route.target);
             let edits = Edits {
                 host: host.as_deref(),
@@ -153,7 +156,7 @@ impl Server {
         let connect = ProxyConnect {
             proxy_id: found.id.clone(),
             user_id: user,
-            remote_host: route.target.host.to_string(),
+            remote_host: route.remote_host,
             remote_port: route.target.port,
             protocol: route.protocol.into(),
             request: (!route.connect).then_some(facts),
@@ -198,11 +201,15 @@ impl Server {
             return refused(503, "proxy closed");
         };
         match (&proxy.spec.kind, &request.target) {
-            (Kind::Forward, RequestTarget::Authority(authority)) => Ok(Route {
-                target: target(authority.host, authority.port)?,
-                protocol: Kind::Tcp.word(),
-                connect: true,
-            }),
+            (Kind::Forward, RequestTarget::Authority(authority)) => {
+                let target = target(authority.host, authority.port)?;
+                Ok(Route {
+                    remote_host: target.host.text(),
+                    target,
+                    protocol: Kind::Tcp.word(),
+                    connect: true,
+                })
+            }
             (
                 Kind::Forward,
                 RequestTarget::Absolute {
@@ -213,8 +220,10 @@ impl Server {
                     Scheme::Http => Kind::Http,
                     Scheme::Https => Kind::Https,
                 };
+                let target = target(authority.host, authority.port)?;
                 Ok(Route {
-                    target: target(authority.host, authority.port)?,
+                    remote_host: target.host.text(),
+                    target,
                     protocol: kind.word(),
                     connect: false,
                 })
@@ -225,11 +234,13 @@ impl Server {
             ),
             (_, RequestTarget::Authority(_)) => refused(405, "CONNECT needs a forward proxy"),
             (kind, _) => {
-                let Some(target) = &proxy.spec.target else {
+                let (Some(target), Some(remote_host)) = (&proxy.spec.target, &proxy.remote_host)
+                else {
                     return refused(503, "proxy without a target");
                 };
                 Ok(Route {
                     target: target.clone(),
+                    remote_host: Rc::clone(remote_host),
                     protocol: kind.word(),
                     connect: false,
                 })

@@ -3,7 +3,11 @@
 //! A raw front is one stream from its first byte to its last. An HTTP front (see `exchange`) carries
 //! one exchange at a time, and becomes raw after CONNECT or an upgrade.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
 
 use log::{debug, info, trace};
 
@@ -113,11 +117,13 @@ impl Server {
     ) -> Result<(), Reason> {
         let Front { proxy, user, .. } = self.fronts[front as usize];
         let proxy = self.proxies.find(proxy).ok_or(Reason::NoClient)?;
-        let target = proxy.spec.target.as_ref().ok_or(Reason::NoClient)?;
+        let (Some(target), Some(remote_host)) = (&proxy.spec.target, &proxy.remote_host) else {
+            return Err(Reason::NoClient);
+        };
         let connect = ProxyConnect {
             proxy_id: proxy.id.clone(),
             user_id: user,
-            remote_host: target.host.to_string(),
+            remote_host: Rc::clone(remote_host),
             remote_port: target.port,
             protocol: proxy.spec.kind.word().into(),
             request: None,
@@ -364,8 +370,10 @@ impl Server {
     pub(super) fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
         let end = ended.end;
         self.ends.count(end);
-        let proxy = self.proxies.find(proxy).map(|proxy| &proxy.id);
-        let proxy = proxy.map_or_else(|| "(closed)".into(), ToString::to_string);
+        let proxy: &dyn fmt::Display = match self.proxies.find(proxy) {
+            Some(proxy) => &proxy.id,
+            None => &"(closed)",
+        };
         if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
             info!("{user}: refused, {end}");
         }

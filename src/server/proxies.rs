@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     time::Duration,
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Proxy {
     pub id: ProxyId,
     pub client: ClientId,
     pub spec: Spec,
+    /// The target's host, as clients are told it.
+    pub remote_host: Option<Rc<str>>,
     pub options: HttpOptions,
     pub address: SocketAddr,
     /// The link that serves it now.
@@ -117,6 +120,7 @@ impl Proxies {
         slot.insert(Proxy {
             id,
             client: client.clone(),
+            remote_host: spec.target.as_ref().map(|target| target.host.text()),
             spec,
             options,
             address,

@@ -3,9 +3,9 @@
 //! Fields that a newer peer adds are ignored; a field that is missing or of another type breaks the
 //! protocol.
 
-use std::{fmt, io};
+use std::{borrow::Cow, fmt, io, rc::Rc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 
 use super::ids::{ProxyId, UserId};
 
@@ -74,11 +74,13 @@ pub struct ProxyConnect {
     /// The user's connection, or one exchange on it.
     pub user_id: UserId,
     /// The host to dial: a name or an address.
-    pub remote_host: String,
+    #[serde(deserialize_with = "shared")]
+    pub remote_host: Rc<str>,
     /// The port to dial.
     pub remote_port: u16,
     /// What the client must do: `http`, `https`, or a raw word.
-    pub protocol: String,
+    #[serde(deserialize_with = "word")]
+    pub protocol: Cow<'static, str>,
     /// What the client must know of the request to frame the response; `http` and `https` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestFacts>,
@@ -115,6 +117,38 @@ pub struct RequestFacts {
 
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// A string in one allocation: serde by itself would make a `String` and a `Box` of it first.
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Rc<str>, D::Error> {
+    deserializer.deserialize_str(Text(|text| text.into()))
+}
+
+/// A word that is most likely one of ours, and then costs nothing.
+fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'static, str>, D::Error> {
+    let word = |text: &str| match PROTOCOLS.iter().find(|word| **word == text) {
+        Some(word) => Cow::Borrowed(*word),
+        None => Cow::Owned(text.to_owned()),
+    };
+    deserializer.deserialize_str(Text(word))
+}
+
+/// What servers of this version ask for.
+const PROTOCOLS: [&str; 5] = ["http", "https", "tcp", "ssh", "telnet"];
+
+/// Makes a value of a string where it stands.
+struct Text<T>(fn(&str) -> T);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok(self.0(text))
+    }
 }
 
 /// A stream is over.

@@ -248,7 +248,7 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Batch {
         Batch {
-            bytes: BytesMut::zeroed(BATCH_MAX),
+            bytes: buffer(),
             used: 0,
             limit: BATCH_MAX,
             frames: 0,
@@ -338,9 +338,7 @@ impl Batch {
         let sent = send(whole.slice(..self.used));
         // The WebSocket copies the payload while it masks it and drops it then, so that ours is the
         // last reference; were it ever not, a new buffer is right, too.
-        self.bytes = whole
-            .try_into_mut()
-            .unwrap_or_else(|_| BytesMut::zeroed(BATCH_MAX));
+        self.bytes = whole.try_into_mut().unwrap_or_else(|_| buffer());
         self.used = 0;
         self.frames = 0;
         sent
@@ -350,6 +348,12 @@ impl Batch {
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.used]
     }
+}
+
+/// The buffer of a batch, made so that it is counted from the start how often it is lent: else the count
+/// would be allocated anew for each message.
+fn buffer() -> BytesMut {
+    BytesMut::zeroed(BATCH_MAX).split()
 }
 
 /// Length of a frame's header.

@@ -217,7 +217,7 @@ impl Mux {
         stream.key = Some(key);
         stream.owner = owner;
         stream.connect = Some(Box::new(connect));
-        stream.relay.send(&head, false, now.instant);
+        stream.relay.send(head, false, now.instant);
         let handle = self.insert(stream);
         self.settle(handle.index, Footprint::default(), budget);
         // Its first bytes follow its proxy_connect, in the same message.
@@ -303,7 +303,7 @@ impl Mux {
     pub fn send(
         &mut self,
         handle: Handle,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         final_head: bool,
         budget: &mut Budget,
         now: Now,

@@ -179,21 +179,25 @@ impl Relay {
     }
 
     /// Queues bytes to be sent before anything that is read.
-    pub fn send(&mut self, bytes: &[u8], final_head: bool, now: Instant) {
+    pub fn send(&mut self, bytes: Vec<u8>, final_head: bool, now: Instant) {
         if bytes.is_empty() {
             return;
         }
-        let pending = self.pending.get_or_insert_with(|| {
-            Box::new(Pending {
-                bytes: Tail::new(now),
-                final_in: None,
-                end: None,
-            })
-        });
-        if final_head {
-            pending.final_in = Some(pending.bytes.len());
+        match &mut self.pending {
+            Some(pending) => {
+                if final_head {
+                    pending.final_in = Some(pending.bytes.len());
+                }
+                pending.bytes.push(&bytes);
+            }
+            None => {
+                self.pending = Some(Box::new(Pending {
+                    bytes: Tail::of(bytes, now),
+                    final_in: final_head.then_some(0),
+                    end: None,
+                }));
+            }
         }
-        pending.bytes.push(bytes);
     }
 
     /// What is read from now on, and what is said at its end.
@@ -332,11 +336,9 @@ impl Relay {
                     self.outbound = Outbound::Finished;
                     flags = flags.with(end);
                 } else {
-                    let mut bytes = Tail::new(now);
-                    bytes.push(&rest);
                     self.outbound = Outbound::Held;
                     self.pending = Some(Box::new(Pending {
-                        bytes,
+                        bytes: Tail::of(rest, now),
                         final_in: None,
                         end: Some(end),
                     }));

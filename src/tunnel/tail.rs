@@ -22,6 +22,14 @@ impl Tail {
         }
     }
 
+    /// One that begins with `bytes`.
+    pub fn of(bytes: Vec<u8>, now: Instant) -> Tail {
+        Tail {
+            bytes,
+            ..Tail::new(now)
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.bytes.len() - self.taken
     }

@@ -6,6 +6,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    backtrace::Backtrace,
     cell::Cell,
 };
 
@@ -46,6 +47,11 @@ impl Payer {
         usize::try_from(bytes).expect("nobody frees on one thread what another counts")
     }
 
+    /// How often it has asked for memory so far, to grow a block included.
+    pub fn allocations(self) -> u64 {
+        ALLOCATIONS.get()[usize::from(self.number())]
+    }
+
     fn number(self) -> u8 {
         match self {
             Payer::World => 0,
@@ -63,12 +69,35 @@ static COUNTING: Counting = Counting;
 thread_local! {
     static PAYER: Cell<u8> = const { Cell::new(0) };
     static BYTES: Cell<[isize; 1 + HOSTS]> = const { Cell::new([0; 1 + HOSTS]) };
+    static ALLOCATIONS: Cell<[u64; 1 + HOSTS]> = const { Cell::new([0; 1 + HOSTS]) };
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether each allocation of a process is printed from now on, with where it is made.
+pub fn tell_allocations(on: bool) {
+    TELLING.set(on);
 }
 
 fn count(payer: u8, bytes: isize) {
     let mut counts = BYTES.get();
     counts[usize::from(payer)] += bytes;
     BYTES.set(counts);
+}
+
+fn count_allocation(payer: u8) {
+    let mut counts = ALLOCATIONS.get();
+    counts[usize::from(payer)] += 1;
+    ALLOCATIONS.set(counts);
+    if payer != Payer::World.number() && TELLING.replace(false) {
+        let charge = Charge::to(Payer::World);
+        eprintln!(
+            "allocation of {}\n{}",
+            payer - 1,
+            Backtrace::force_capture()
+        );
+        drop(charge);
+        TELLING.set(true);
+    }
 }
 
 /// Room for the owner's number in front of a block, as wide as the block's alignment.
@@ -91,6 +120,7 @@ unsafe impl GlobalAlloc for Counting {
         }
         let payer = PAYER.get();
         count(payer, layout.size() as isize);
+        count_allocation(payer);
         unsafe {
             let block = block.add(room_of(layout));
             block.sub(1).write(payer);
@@ -108,6 +138,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let room = room_of(layout);
         unsafe {
+            count_allocation(PAYER.get());
             let payer = block.sub(1).read();
             let block = System.realloc(block.sub(room), with_room(layout), size + room);
             if block.is_null() {

@@ -10,6 +10,7 @@
 //! `SIDING_SIM_FIRST=n` on. Every thousand seeds it is printed what they have seen, and it is an error if
 //! that is not everything.
 
+mod allocations;
 mod calm;
 mod exchange;
 mod heap;

@@ -374,7 +374,7 @@ impl Actor for Origin {
 
 /// A user with one stream.
 #[derive(Debug)]
-struct User {
+pub struct User {
     port: u16,
     play: Play,
     player: Option<Player>,
@@ -382,7 +382,7 @@ struct User {
 }
 
 impl User {
-    fn new(port: u16, play: Play, tally: &Tally) -> User {
+    pub fn new(port: u16, play: Play, tally: &Tally) -> User {
         User {
             port,
             play,

@@ -15,7 +15,7 @@ pub enum Happened {
     Control(Kind, Box<[u8]>),
     /// The server opened a stream: dial, then [`adopt`](super::Mux::adopt) and
     /// [`connected`](super::Mux::connected).
-    Opened(Handle, Box<ProxyConnect>),
+    Opened(Handle, ProxyConnect),
     /// The client has connected the stream's target.
     Connected(u32),
     /// The origin switched protocols; the stream is raw from here on.

@@ -152,7 +152,7 @@ impl Mux {
         if self.closing > REFUSALS_MAX {
             return Err(Violation::Unread);
         }
-        let connect: Box<ProxyConnect> =
+        let connect: ProxyConnect =
             serde_json::from_slice(payload).map_err(|_| Violation::Payload(Kind::ProxyConnect))?;
         self.highest = id.0;
         if self.leaving {

@@ -521,7 +521,7 @@ fn the_end_of_the_response_ends_an_exchange_in_both_directions() {
     assert!(!mux.is_request_told(handle));
     mux.send(
         handle,
-        b"HTTP/1.1 413 Too Large\r\n\r\n",
+        b"HTTP/1.1 413 Too Large\r\n\r\n".to_vec(),
         true,
         budget,
         pair.now,
@@ -559,7 +559,13 @@ fn a_response_cut_off_is_answered_by_its_reason_before_the_head_and_orderly_afte
         far.ended = true;
         let End { mux, budget, .. } = &mut pair.client;
         if headed {
-            mux.send(handle, b"HTTP/1.1 200 OK\r\n\r\n", true, budget, pair.now);
+            mux.send(
+                handle,
+                b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
+                true,
+                budget,
+                pair.now,
+            );
             mux.respond(handle, Body::new(Framing::Length(10), Coding::Plain), true);
         } else {
             mux.abort(handle, Reason::OriginClosed, budget);
@@ -608,7 +614,13 @@ fn an_upgraded_stream_is_raw_from_then_on() {
     far.ended = true;
     let End { mux, budget, .. } = &mut pair.client;
     mux.upgrade(handle);
-    mux.send(handle, b"HTTP/1.1 101 S\r\n\r\n", false, budget, pair.now);
+    mux.send(
+        handle,
+        b"HTTP/1.1 101 S\r\n\r\n".to_vec(),
+        false,
+        budget,
+        pair.now,
+    );
     pair.run(true);
     assert_eq!(
         pair.server.sockets.0[&user(0)].output,

@@ -53,7 +53,13 @@ fn rewind(pair: &mut Pair, far: Handle) -> bool {
 /// The answer to it ends the exchange, and leaves nothing behind.
 fn answer(pair: &mut Pair, far: Handle) {
     let End { mux, budget, .. } = &mut pair.client;
-    mux.send(far, b"HTTP/1.1 204\r\n\r\n", true, budget, pair.now);
+    mux.send(
+        far,
+        b"HTTP/1.1 204\r\n\r\n".to_vec(),
+        true,
+        budget,
+        pair.now,
+    );
     mux.respond(far, Body::new(Framing::None, Coding::Plain), true);
     pair.run(false);
     let answered = StreamEnd::Answered {

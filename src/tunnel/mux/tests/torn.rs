@@ -19,7 +19,7 @@ fn only_between_two_heads_another_answer_may_follow() {
         let far = opened(&pair.client, 0);
         for _ in 0..2 {
             let End { mux, budget, .. } = &mut pair.client;
-            mux.send(far, INTERIM, false, budget, pair.now);
+            mux.send(far, INTERIM.to_vec(), false, budget, pair.now);
         }
         pair.run(true);
         assert_eq!(pair.server.sockets.0[&user(0)].output.len(), room);
