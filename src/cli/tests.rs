@@ -14,7 +14,7 @@ const SERVER_JSON: &str = r#"{ "listen": "0.0.0.0:7000", "bind": "0.0.0.0", "tok
 const CLIENT_JSON: &str = r#"{ "server": "ws://edge.example.com", "id": "edge-1", "token_file": "edge.token",
   "expose": [ "tcp:10033:127.0.0.1:2222" ], "allow": [ "127.0.0.1:3000-3010", "*.example.com:443" ],
   "timeouts": { "dial": "10s", "handshake": "10s", "response_head": "60s", "half_close": "60s", "drain": "30s" },
-  "pool": { "max_idle": 1024, "max_idle_per_target": 32, "idle": "30s", "age": "10m" },
+  "pool": { "max_idle": 1024, "max_idle_per_target": 1024, "idle": "30s", "age": "10m" },
   "limits": { "undelivered": "64MiB" } }
 "#;
 

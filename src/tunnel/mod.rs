@@ -198,8 +198,10 @@ pub struct Tunnel {
     /// Bytes sent in this turn.
     flushed: usize,
     sent: Sent,
-    /// The socket took less than it was given.
-    blocked: bool,
+    /// Since when the socket takes less than it is given, and what it was given in that turn.
+    blocked: Option<(Instant, usize)>,
+    /// It took long for that when it last did.
+    slow: bool,
 }
 
 impl Tunnel {
@@ -213,7 +215,8 @@ impl Tunnel {
             filling: false,
             flushed: 0,
             sent: Sent::default(),
-            blocked: false,
+            blocked: None,
+            slow: false,
         }
     }
 
@@ -224,7 +227,7 @@ impl Tunnel {
 
     /// Whether all that was ever said is with the kernel.
     pub fn is_flushed(&self) -> bool {
-        !self.blocked && !self.filling && !self.mux.has_work()
+        self.blocked.is_none() && !self.filling && !self.mux.has_work()
     }
 
     /// What the link has come to. O(streams).
@@ -277,10 +280,14 @@ impl Tunnel {
         loop {
             if !self.filling {
                 // Nothing is read for a link that cannot take it: bytes wait in the kernel instead.
-                self.blocked = !self.link.flush(sockets, self.key)?;
-                if self.blocked {
-                    self.flushed = 0;
+                if !self.link.flush(sockets, self.key)? {
+                    let flushed = std::mem::take(&mut self.flushed);
+                    self.blocked.get_or_insert((now.instant, flushed));
                     return Ok(Flush::Blocked);
+                }
+                if let Some((since, given)) = self.blocked.take() {
+                    let took = now.instant.saturating_duration_since(since).as_micros();
+                    self.slow = took * FAST_RATE > given as u128;
                 }
                 if self.flushed >= WRITE_PER_TURN_MAX {
                     self.flushed = 0;
@@ -290,14 +297,17 @@ impl Tunnel {
                         Flush::Idle
                     });
                 }
-                batch.begin(if self.flushed == 0 {
+                batch.begin(if self.slow && self.flushed == 0 {
                     BATCH_FIRST
                 } else {
                     BATCH_MAX
                 });
                 self.filling = true;
             }
-            let quantum = self.flushed.clamp(QUANTUM_MIN, BATCH_MAX);
+            let quantum = match self.slow {
+                true => self.flushed.clamp(QUANTUM_MIN, BATCH_MAX),
+                false => BATCH_MAX,
+            };
             // An event does not end the batch: the role handles it and comes back to fill it up.
             if let Some(happened) = self.mux.fill(batch, quantum, sockets, budget, now) {
                 return Ok(Flush::Happened(happened));
@@ -316,13 +326,17 @@ impl Tunnel {
     }
 }
 
-/// The first batch of a turn is one quantum, so that a keystroke never waits behind more than this
-/// in our hands; later ones are longer, because a completed flush shows that the link is fast.
+/// Bytes per microsecond (256 Mbit/s) that a link takes, or it is a slow one: a whole batch is 2 ms then, for
+/// which a keystroke may have to wait.
+const FAST_RATE: u128 = 32;
+
+/// The first batch of a turn on a slow link is one quantum, so that a keystroke never waits behind more
+/// than this in our hands; later ones are longer, because a completed flush shows that it takes more.
 const BATCH_FIRST: usize = 16 * 1024;
 
-/// What a stream says in one go while others wait: as much as the link has taken in this turn, within
-/// these bounds. On a link that is full after a batch or two each stream waits for short turns of the
-/// others; on one that takes all that comes, longer turns are fewer system calls on both ends.
+/// What a stream says in one go while others wait, on a slow link: as much as the link has taken in this
+/// turn, but at least so much. Each stream waits for short turns of the others there; on one that takes
+/// all that comes a turn is a whole batch, for fewer system calls on both ends.
 const QUANTUM_MIN: usize = 16 * 1024;
 
 /// A tenth of the time for which a reader must have stood still.

@@ -81,7 +81,7 @@ impl Mux {
                 let alone = self.fresh.is_empty() && self.waiting.is_empty();
                 let share = match queued {
                     _ if alone => usize::MAX,
-                    Queued::Fresh => QUANTUM_FRESH,
+                    Queued::Fresh => quantum / FRESH_PART,
                     Queued::Waiting | Queued::No => quantum,
                 };
                 return Some(Turn {
@@ -239,6 +239,7 @@ impl Mux {
     }
 }
 
-/// What a stream that was silent before may send at once: a keystroke, a request, the head of a
-/// response. If it has more, it is bulk, and waits for its turn behind the others.
-const QUANTUM_FRESH: usize = 4 * 1024;
+/// What a stream that was silent before may send at once, of a quantum: a keystroke, a request, the head of
+/// a response (4 KiB of the smallest quantum, of the largest a small response whole). If it has more, it is
+/// bulk, and waits for its turn behind the others.
+const FRESH_PART: usize = 4;
