@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fs, time::Duration};
 
-use crate::common::Process;
+use crate::{common::Process, machine};
 
 /// One side of a tunnel, running. It ends with the value.
 pub struct Side(Process);
@@ -23,9 +23,10 @@ impl Side {
         Side(process)
     }
 
-    /// Processor time used so far, user and system, to the nanosecond where the kernel counts so.
+    /// Processor time used so far, user and system. No thread of any peer ends while it is measured,
+    /// or its time would be lost.
     pub fn cpu(&self) -> Duration {
-        self.processes().into_iter().map(cpu).sum()
+        self.processes().into_iter().map(machine::cpu).sum()
     }
 
     /// The most memory that was resident at a time, in bytes.
@@ -71,8 +72,8 @@ impl Side {
             let name = entry.file_name();
             name.to_str()?.parse::<u32>().ok()
         }) {
-            if let Some(parent) = stat(process, PARENT) {
-                children.entry(parent as u32).or_default().push(process);
+            if let Some(parent) = machine::parent(process) {
+                children.entry(parent).or_default().push(process);
             }
         }
         let mut all = vec![self.0.pid()];
@@ -102,38 +103,4 @@ impl Sides {
     fn both(&self) -> impl Iterator<Item = &Side> {
         self.server.iter().chain(&self.agent)
     }
-}
-
-/// Words of /proc/PID/stat behind the name.
-const PARENT: usize = 1;
-const USER_TICKS: usize = 11;
-const SYSTEM_TICKS: usize = 12;
-
-/// Processor time of a process with all its threads.
-fn cpu(process: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{process}/task"));
-    let of_thread = |thread: fs::DirEntry| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    // No thread of any peer ends while it is measured, or its time would be lost.
-    let exact: u64 = threads
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(of_thread)
-        .sum();
-    match exact {
-        0 => {
-            let ticks = [USER_TICKS, SYSTEM_TICKS].map(|word| stat(process, word).unwrap_or(0));
-            Duration::from_millis(10 * ticks.iter().sum::<u64>())
-        }
-        nanoseconds => Duration::from_nanos(nanoseconds),
-    }
-}
-
-/// A word of /proc/PID/stat, counted from behind the name, which may hold anything.
-fn stat(process: u32, word: usize) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    text.rsplit_once(") ")?.1.split(' ').nth(word)?.parse().ok()
 }

@@ -120,8 +120,8 @@ pub fn shown(value: f64) -> String {
         ..9.995 => format!("{value:.2}"),
         ..99.95 => format!("{value:.1}"),
         _ => {
-            let digits = format!("{value:.0}");
-            let mut text = String::new();
+            let digits = format!("{:.0}", value.abs());
+            let mut text = String::from(if value < 0.0 { "-" } else { "" });
             for (place, digit) in digits.chars().enumerate() {
                 if place > 0 && (digits.len() - place).is_multiple_of(3) {
                     text.push(',');

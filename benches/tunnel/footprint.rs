@@ -19,12 +19,16 @@ use crate::{
     hold::Holder,
     limits,
     measure::Scale,
+    payload,
     peers::{Answers, Order, Peer, Speaks, once},
     service::Asks,
 };
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 16;
+
+/// Users who ask at a time where the answers are held back.
+const ASKING: usize = 1000;
 
 /// Descriptors of a process beside those of connections, at most.
 const OTHERS: usize = 100;
@@ -127,26 +131,24 @@ pub fn idle(peer: &Peer, count: usize, scale: &Scale) -> io::Result<Figures> {
     let start = Instant::now();
     let mut users = in_parallel(count, |number| {
         once(running.address, Asks::Byte, number as u64, PATIENCE)
-    });
-    let opened = users.len();
-    if opened == 0 {
-        return Err(io::Error::other("no connection was answered"));
-    }
+    })?;
     let took = start.elapsed();
     let idle = idle_share(sides, scale.measured);
 
     let mut figures = Figures::default();
-    rest.each_into(&mut figures, &Held::by(sides), opened, CONNECTION);
+    rest.each_into(&mut figures, &Held::by(sides), count, CONNECTION);
     figures.less("idle CPU %", 100.0 * idle);
-    figures.more("opened/s", opened as f64 / took.as_secs_f64());
-    // The first that is not ends it: its like would have to be waited for, one by one.
-    let alive = users.iter_mut().map_while(|user| {
-        user.write_all(b"?").ok()?;
+    figures.more("opened/s", count as f64 / took.as_secs_f64());
+    // They are still what they were.
+    for (number, user) in users.iter_mut().enumerate() {
         let mut byte = [0];
-        user.read_exact(&mut byte).ok()?;
-        (byte == *b"?").then_some(())
-    });
-    figures.less("failed", (count - alive.count()) as f64);
+        user.write_all(b"?")
+            .and_then(|()| user.read_exact(&mut byte))
+            .map_err(|error| of_connection(number, &error))?;
+        if byte != *b"?" {
+            return Err(payload::wrong("another byte came back"));
+        }
+    }
     drop(users);
     rest.after_into(&mut figures, sides);
     Ok(figures)
@@ -173,22 +175,32 @@ pub fn parked(peer: &Peer, count: usize, speaks: Speaks, scale: &Scale) -> io::R
     })?;
     let sides = &running.sides;
     let rest = Held::by(sides);
-    let users = in_parallel(count, |number| asking(running.address, ASKS, number as u64));
-    let asked = users.len();
-    let answered = users
-        .into_iter()
-        .enumerate()
-        .filter_map(|(number, user)| answer(user, ASKS, number as u64).ok());
-    let answered = answered.count();
+    let mut users = Vec::new();
+    while users.len() < count {
+        let (first, more) = (users.len(), ASKING.min(count - users.len()));
+        users.extend(in_parallel(more, |number| {
+            asking(running.address, ASKS, (first + number) as u64)
+        })?);
+        // No user is answered before all have asked, so the peer is given time to dial for these.
+        if !within(PATIENCE, || holder.open() >= users.len()) {
+            let arrived = format!("{} of {} have arrived", holder.open(), users.len());
+            return Err(io::Error::other(arrived));
+        }
+    }
+    for (number, user) in users.into_iter().enumerate() {
+        answer(user, ASKS, number as u64).map_err(|error| of_connection(number, &error))?;
+    }
     let idle = idle_share(sides, scale.measured);
     let now = Held::by(sides);
 
     let mut figures = Figures::default();
     let parked = holder.open();
+    if parked == 0 {
+        return Err(io::Error::other("nothing is parked"));
+    }
     rest.each_into(&mut figures, &now, parked, PARKED);
     figures.less("idle CPU %", 100.0 * idle);
     figures.also("parked", parked as f64);
-    figures.less("failed", (count - answered.min(asked)) as f64);
     drop(holder);
     rest.after_into(&mut figures, sides);
     Ok(figures)
@@ -204,29 +216,35 @@ fn check_limit(descriptors: usize) -> io::Result<()> {
     }
 }
 
-/// Opens connections on a few threads; the first failure of a thread ends it.
+/// Opens connections on a few threads, each of which ends at its first failure.
 fn in_parallel(
     count: usize,
     open: impl Fn(usize) -> io::Result<TcpStream> + Sync,
-) -> Vec<TcpStream> {
+) -> io::Result<Vec<TcpStream>> {
     let open = &open;
-    thread::scope(|scope| {
+    let opened = thread::scope(|scope| {
         let threads = (0..OPENING).map(|first| {
             scope.spawn(move || {
                 let numbers = (first..count).step_by(OPENING);
-                let opened =
-                    numbers.map_while(|number| open(number).ok().map(|user| (number, user)));
-                opened.collect::<Vec<_>>()
+                let opened = numbers.map(|number| match open(number) {
+                    Ok(user) => Ok((number, user)),
+                    Err(error) => Err(of_connection(number, &error)),
+                });
+                opened.collect::<io::Result<Vec<_>>>()
             })
         });
         let threads: Vec<_> = threads.collect();
-        let all = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a user does not panic"));
-        let mut all: Vec<_> = all.flatten().collect();
-        all.sort_unstable_by_key(|&(number, _)| number);
-        all.into_iter().map(|(_, user)| user).collect()
-    })
+        let ends = threads.into_iter().map(|thread| thread.join());
+        ends.map(|end| end.expect("a user does not panic"))
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let mut all: Vec<_> = opened?.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|&(number, _)| number);
+    Ok(all.into_iter().map(|(_, user)| user).collect())
+}
+
+fn of_connection(number: usize, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("connection {number}: {error}"))
 }
 
 /// A user who has asked.
@@ -295,13 +313,11 @@ impl Held {
     /// Waits until the sides hold no more descriptors than at rest, and says what memory they keep.
     fn after_into(&self, figures: &mut Figures, sides: &Sides) {
         let start = Instant::now();
-        let is_open = || {
+        // Where it is not, the figure says so.
+        within(CLOSING, || {
             let now = descriptors(sides);
-            (0..2).any(|side| now[side] > self.descriptors[side])
-        };
-        while is_open() && start.elapsed() < CLOSING {
-            pass(LOOK_EVERY);
-        }
+            (0..2).all(|side| now[side] <= self.descriptors[side])
+        });
         let took = start.elapsed();
         let now = Held::by(sides);
         let [server, agent] =
@@ -309,6 +325,18 @@ impl Held {
         figures.less("closed after ms", took.as_secs_f64() * 1e3);
         figures.less("server's MiB kept", server);
         figures.less("agent's MiB kept", agent);
+    }
+}
+
+/// Waits until something is so, and says whether it came to be.
+fn within(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        match is_so() {
+            true => return true,
+            false if start.elapsed() > limit => return false,
+            false => pass(LOOK_EVERY),
+        }
     }
 }
 

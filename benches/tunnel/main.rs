@@ -18,6 +18,8 @@ mod figures;
 mod footprint;
 mod hold;
 mod limits;
+#[path = "../common/machine.rs"]
+mod machine;
 mod measure;
 mod options;
 mod payload;
@@ -28,8 +30,9 @@ mod scenarios;
 mod service;
 mod targets;
 
-use std::{env, io, process::ExitCode, time::Instant};
+use std::{env, io, process::ExitCode};
 
+use machine::Run;
 use options::Options;
 use report::Results;
 
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options, is_bench: bool) -> ExitCode {
     limits::raise();
-    let start = Instant::now();
+    let this = Run::begin();
     let mut results = Results::new(&options.peers);
     // What could not be measured is not tried again in another round.
     let mut missing: Vec<(&str, usize, String)> = Vec::new();
@@ -82,7 +85,7 @@ fn run(options: &Options, is_bench: bool) -> ExitCode {
         }
     }
     if is_bench {
-        results.print();
+        results.print(options.rounds);
         println!();
         targets::print(&results);
         println!();
@@ -90,7 +93,7 @@ fn run(options: &Options, is_bench: bool) -> ExitCode {
     for (.., line) in &missing {
         println!("Not measured: {line}");
     }
-    println!("Took {:.0} s.", start.elapsed().as_secs_f64());
+    this.conclude();
     // What others cannot do is theirs; siding has to do all of it.
     match missing
         .iter()

@@ -12,7 +12,7 @@ use crate::{
 const USAGE: &str = "cargo bench --bench tunnel -- [SCENARIO]... [--peers NAME,...] [--rounds N] [--quick] [--against NAME=PROGRAM]... [--list]
 
   SCENARIO   a scenario's name, or the beginning of several; all of them without any
-  --peers    only these; siding and direct are named like others
+  --peers    only these, named in the same way; siding and direct are among them
   --rounds   how often each peer has its turn (3)
   --quick    shorter spans: for a look, not for a table
   --against  another build of siding, as one more peer
@@ -78,11 +78,8 @@ impl Options {
                 "--peers" => {
                     let list = value()?;
                     let all: Vec<String> = list.split(',').map(str::to_owned).collect();
-                    for name in &all {
-                        if !Peer::names().any(|known| known == name) {
-                            return Err(usage(format!("--peers {name}: no such peer")));
-                        }
-                    }
+                    check(&all, &Peer::names())
+                        .map_err(|name| usage(format!("--peers {name}: no such peer")))?;
                     peers = Some(all);
                 }
                 "--against" => {
@@ -96,30 +93,20 @@ impl Options {
                 _ => names.push(word),
             }
         }
-        for name in &names {
-            if !scenarios::ALL
-                .iter()
-                .any(|scenario| scenario.name.starts_with(name))
-            {
-                return Err(usage(format!("{name}: no such scenario")));
-            }
-        }
-        let is_asked_for = |scenario: &&Scenario| {
-            // A name that is one means that one, though others begin so.
-            names.is_empty()
-                || names.iter().any(|name| match known(name) {
-                    true => scenario.name == name,
-                    false => scenario.name.starts_with(name),
-                })
-        };
+        let known = scenarios::ALL.iter().map(|scenario| scenario.name);
+        let known: Vec<&str> = known.collect();
+        check(&names, &known).map_err(|name| usage(format!("{name}: no such scenario")))?;
+        let scenarios = scenarios::ALL.iter();
+        let scenarios = scenarios
+            .filter(|scenario| names.is_empty() || is_asked_for(scenario.name, &names, &known));
         let mut present = Peer::present(|name| {
             let asked = peers.as_ref();
-            asked.is_none_or(|names| names.iter().any(|asked| asked == name))
+            asked.is_none_or(|asked| is_asked_for(name, asked, &Peer::names()))
         });
         let after_siding = present.len().min(1);
         present.splice(after_siding..after_siding, others);
         Ok(Options {
-            scenarios: scenarios::ALL.iter().filter(is_asked_for).collect(),
+            scenarios: scenarios.collect(),
             peers: present,
             rounds,
             scale,
@@ -143,17 +130,32 @@ impl Options {
     }
 }
 
-fn known(name: &str) -> bool {
-    scenarios::ALL.iter().any(|scenario| scenario.name == name)
+/// Finds a word that is neither a name nor the beginning of one.
+fn check<'a>(asked: &'a [String], names: &[&str]) -> Result<(), &'a str> {
+    let is_unknown = |word: &&String| !names.iter().any(|name| name.starts_with(word.as_str()));
+    asked
+        .iter()
+        .find(is_unknown)
+        .map_or(Ok(()), |word| Err(word))
+}
+
+/// Whether a name is asked for, by itself or by its beginning. A word that is a name means that one,
+/// though others begin so.
+fn is_asked_for(name: &str, asked: &[String], names: &[&str]) -> bool {
+    asked
+        .iter()
+        .any(|word| match names.contains(&word.as_str()) {
+            true => name == word,
+            false => name.starts_with(word),
+        })
 }
 
 fn list() -> String {
     let scenarios = scenarios::ALL.iter();
     let scenarios = scenarios.map(|all| format!("{:12} {}\n", all.name, all.about));
-    let peers: Vec<_> = Peer::names().collect();
     format!(
         "{}\npeers: {}",
         scenarios.collect::<String>(),
-        peers.join(", ")
+        Peer::names().join(", ")
     )
 }

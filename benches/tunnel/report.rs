@@ -67,9 +67,15 @@ impl<'a> Results<'a> {
         Median::of(line.values[peer].clone())
     }
 
-    /// Prints them all. × says how many times better the first peer is than the one of the column.
-    pub fn print(&self) {
+    /// Prints them all.
+    pub fn print(&self, rounds: usize) {
         let names: Vec<&str> = self.peers.iter().map(|peer| peer.name.as_str()).collect();
+        let Some(first) = names.first() else {
+            return;
+        };
+        println!(
+            "Medians of {rounds} (least–most); ×: how many times better {first} is than the other.\n"
+        );
         println!("| scenario: figure | {} |", names.join(" | "));
         println!("|---|{}", "--:|".repeat(names.len()));
         for line in &self.lines {

@@ -223,7 +223,6 @@ fn targets() -> Vec<Target> {
         at_most("start", "agent's resident MiB", 4.0, Fixed),
         at_most("start", "stripped MiB", 2.0, Fixed),
         at_most("idle15000", "bytes/connection", 1024.0, Fixed),
-        at_most("idle15000", "failed", 0.0, Fixed),
         // One ping of a link falls into some spans.
         at_most("idle15000", "idle CPU %", 0.1, Fixed),
         // What an allocator may keep of fourteen.

@@ -163,8 +163,9 @@ impl Peer {
     }
 
     /// Every name that there is.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        list::ALL.iter().map(|description| description.name)
+    pub fn names() -> Vec<&'static str> {
+        let all = list::ALL.iter();
+        all.map(|description| description.name).collect()
     }
 
     /// See [`Class`].

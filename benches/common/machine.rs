@@ -1,0 +1,74 @@
+//! What the system says of processes and of itself, for any bench.
+
+#![allow(
+    dead_code,
+    reason = "each bench is a crate of its own and uses its own part of this"
+)]
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+/// A run of a bench: what there was to say of the machine before it.
+pub struct Run {
+    start: Instant,
+    load: String,
+}
+
+/// Words of /proc/PID/stat behind the name.
+const PARENT: usize = 1;
+const USER_TICKS: usize = 11;
+const SYSTEM_TICKS: usize = 12;
+
+impl Run {
+    /// Begins now.
+    pub fn begin() -> Run {
+        // The average of the last minute, where the system tells.
+        let all = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let last_minute = all.split(' ').next().filter(|load| !load.is_empty());
+        Run {
+            start: Instant::now(),
+            load: last_minute.unwrap_or("unknown").to_owned(),
+        }
+    }
+
+    /// Prints what figures have to be read with.
+    pub fn conclude(&self) {
+        println!(
+            "{} cores, load before it {}; took {:.0} s.",
+            thread::available_parallelism().map_or(1, usize::from),
+            self.load,
+            self.start.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// Processor time of a process with the threads that it has, as exactly as the kernel knows it.
+pub fn cpu(process: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let of_thread = |thread: fs::DirEntry| {
+        // In nanoseconds.
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    let threads = threads.into_iter().flatten().flatten();
+    match threads.filter_map(of_thread).sum() {
+        0 => {
+            let ticks = [USER_TICKS, SYSTEM_TICKS].map(|word| stat(process, word).unwrap_or(0));
+            Duration::from_millis(10 * ticks.iter().sum::<u64>())
+        }
+        nanoseconds => Duration::from_nanos(nanoseconds),
+    }
+}
+
+/// Who has started a process, while it runs.
+pub fn parent(process: u32) -> Option<u32> {
+    stat(process, PARENT)?.try_into().ok()
+}
+
+/// A word of /proc/PID/stat, counted from behind the name, which may hold anything.
+fn stat(process: u32, word: usize) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.split(' ').nth(word)?.parse().ok()
+}
