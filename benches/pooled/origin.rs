@@ -12,7 +12,10 @@ use std::{
 
 use rustls::{HandshakeKind, ServerConfig};
 
-use crate::common::{PATIENCE, Pattern, Wire, with_deadlines};
+use crate::{
+    USERS_MAX,
+    common::{PATIENCE, Pattern, Wire, with_deadlines},
+};
 
 /// Bytes of a response's body.
 pub const BODY_BYTES: usize = 1024;
@@ -20,9 +23,9 @@ pub const BODY_BYTES: usize = 1024;
 /// Room for a request head, as siding or the bench writes it.
 const HEAD_ROOM: usize = 4096;
 
-/// The connections that may be open at a time: the one that is kept, or the one in use and those
-/// whose end is on its way.
-const WORKERS: usize = 4;
+/// The connections that may be open at a time: for each user the one that is kept, or the one in use
+/// and those whose end is on its way.
+const WORKERS: usize = 4 * USERS_MAX;
 
 /// A listener and its threads, which end with the program.
 pub struct Origin {

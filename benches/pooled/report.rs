@@ -10,6 +10,8 @@ pub struct Row {
     pub opening: Opening,
     /// There and back again, between the origin and whoever connects to it.
     pub round_trip: Duration,
+    /// Who asked at the same time.
+    pub users: usize,
     /// What lies between, and what the user does.
     pub way: &'static str,
     /// On a connection that was there already.
@@ -65,9 +67,10 @@ pub fn print_times(rows: &[Row]) {
             unpooled,
             ..
         } = row;
-        let distance = match row.round_trip {
-            Duration::ZERO => "loopback".to_owned(),
-            round_trip => format!("{} ms", round_trip.as_millis()),
+        let distance = match (row.round_trip, row.users) {
+            (Duration::ZERO, 1) => "loopback".to_owned(),
+            (Duration::ZERO, users) => format!("loopback, {users} in parallel"),
+            (round_trip, _) => format!("{} ms", round_trip.as_millis()),
         };
         let saved = 1.0 - pooled.median.as_secs_f64() / unpooled.median.as_secs_f64();
         println!(

@@ -2,7 +2,6 @@
 //! that what the origin has counted proves what was measured.
 
 use std::{
-    fs,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
@@ -54,9 +53,9 @@ pub struct Route {
 }
 
 /// A user's connection, with TLS or without.
-pub trait Connection: Read + Write {}
+pub trait Connection: Read + Write + Send {}
 
-impl<T: Read + Write> Connection for T {}
+impl<T: Read + Write + Send> Connection for T {}
 
 /// The trust of the whole bench: one authority, and who believes it.
 pub struct Certified {
@@ -100,14 +99,14 @@ impl Certified {
 }
 
 impl Route {
-    /// Starts an origin, `one_way` from whoever connects to it, and what leads there. `keeps`: whether
-    /// the connection to the origin is meant to serve request after request.
+    /// Starts an origin, `one_way` from whoever connects to it, and what leads there. `kept`: how many
+    /// connections to the origin are meant to serve request after request.
     pub fn start(
         certified: &Certified,
         opening: Opening,
         one_way: Duration,
         through: Through,
-        keeps: bool,
+        kept: usize,
     ) -> Route {
         let origin = Origin::start(certified.server(opening));
         let target = match one_way {
@@ -134,7 +133,7 @@ impl Route {
             tls: (tunnel.is_none() && !is_plain).then(|| certified.user()),
             origin,
             tunnel,
-            kept: usize::from(keeps),
+            kept,
         }
     }
 
@@ -187,16 +186,6 @@ impl Route {
             }
         }
     }
-}
-
-/// Processor time that a process has used, as exactly as the kernel knows it.
-pub fn cpu(process: &Process) -> Duration {
-    // In nanoseconds, of the main thread: which is all of siding while there are no names to look up.
-    let exact = fs::read_to_string(format!("/proc/{}/schedstat", process.pid()))
-        .ok()
-        .and_then(|text| text.split(' ').next()?.parse().ok())
-        .map(Duration::from_nanos);
-    exact.unwrap_or_else(|| Duration::from_millis(10 * process.cpu_ticks()))
 }
 
 /// Sends a request and reads the whole answer; returns where its body begins.
