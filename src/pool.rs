@@ -26,7 +26,7 @@ mod tests;
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -83,7 +83,7 @@ pub struct Origin {
     pub born: Instant,
     /// Exchanges it has carried; the owner of the exchange counts.
     pub uses: u32,
-    /// Where it leads, for whoever must allow that anew.
+    /// Where it leads, for whoever must allow that anew; a v4-mapped address may come back unwrapped.
     pub peer: IpAddr,
 }
 
@@ -141,7 +141,8 @@ struct Entry {
     key: Key,
     born: Instant,
     uses: u32,
-    peer: IpAddr,
+    /// An IPv4 address as a mapped one, which takes a word less than both kinds.
+    peer: Ipv6Addr,
     /// Age at which it was parked, rounded down, so that it seems parked a little earlier. It takes
     /// four bytes where the time itself would take sixteen.
     parked_at_millis: u32,
@@ -467,7 +468,10 @@ impl<K: Eq + Hash + Clone> Pool<K> {
             key,
             born: origin.born,
             uses: origin.uses,
-            peer: origin.peer,
+            peer: match origin.peer {
+                IpAddr::V4(peer) => peer.to_ipv6_mapped(),
+                IpAddr::V6(peer) => peer,
+            },
             parked_at_millis: u32::try_from(lived).expect("the age limit fits into a u32"),
             serial: NonZeroU32::MIN,
             bucket,
@@ -569,7 +573,7 @@ impl Entry {
         Origin {
             born: self.born,
             uses: self.uses,
-            peer: self.peer,
+            peer: self.peer.to_canonical(),
         }
     }
 

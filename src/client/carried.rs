@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{Host, Target},
+    config::{ClientId, Host, Target},
     http::{Asked, Gather, Version},
     key::Key,
     pool,
@@ -33,10 +33,17 @@ use crate::{
 pub(super) struct Carried {
     pub stream: Handle,
     pub user: UserId,
-    pub proxy: ProxyId,
+    proxy: Proxy,
     /// It has a place, or waits for one, where there are so many.
     place: Option<Box<Upstream>>,
     pub state: State,
+}
+
+/// The proxy of a stream. Whatever comes by this link is this client's, and its name is here already: no
+/// stream keeps a copy.
+struct Proxy {
+    port: u16,
+    made: u64,
 }
 
 /// What a stream is doing.
@@ -79,6 +86,16 @@ pub(super) struct Exchange {
     pub facts: pool::Facts,
     /// How long the origin says that it keeps an idle connection.
     pub idle_max: Option<Duration>,
+}
+
+impl Proxy {
+    fn id(&self, client: &ClientId) -> ProxyId {
+        ProxyId {
+            client: client.shared(),
+            port: self.port,
+            made: self.made,
+        }
+    }
 }
 
 impl Carried {
@@ -148,11 +165,9 @@ impl Client {
         let carried = self.carried.insert(Carried {
             stream,
             user: user_id,
-            // Whatever comes by this link is this client's, and its name is here already: no stream
-            // keeps a copy.
-            proxy: ProxyId {
-                client: self.config.id.shared(),
-                ..proxy_id
+            proxy: Proxy {
+                port: proxy_id.port,
+                made: proxy_id.made,
             },
             place: (limited && admission != Admission::Refused).then(|| Box::new(upstream.clone())),
             state: State::Dialling {
@@ -320,7 +335,7 @@ impl Client {
                     uses: origin.uses + 1,
                     ..origin
                 });
-                io.set_deadline(key, Deadline::Idle(self.config.timeouts.response_head));
+                io.set_deadline(key, Deadline::idle(self.config.timeouts.response_head));
                 State::Exchange(key, exchange)
             }
         };
@@ -365,7 +380,7 @@ impl Client {
     pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) {
         // The end of a request is none of its connection's: an exchange has its own deadlines.
         if let Some(State::Raw(key)) = self.carried.get(carried as usize).map(|it| &it.state) {
-            io.set_deadline(*key, Deadline::Idle(self.config.timeouts.half_close));
+            io.set_deadline(*key, Deadline::idle(self.config.timeouts.half_close));
         }
     }
 
@@ -382,7 +397,7 @@ impl Client {
                 let waits = exchange.expects && exchange.interims == 0;
                 if !waits && !tunnel.mux.is_request_told(stream) && !tunnel.mux.has_tail(stream) {
                     // The origin is not to blame: the request is still coming.
-                    io.set_deadline(*key, Deadline::Idle(self.config.timeouts.response_head));
+                    io.set_deadline(*key, Deadline::idle(self.config.timeouts.response_head));
                 } else {
                     self.fail_stream(io, carried, Reason::ResponseTimeout);
                 }
@@ -394,7 +409,7 @@ impl Client {
                     .half_close_expired(stream, &mut self.shared.budget);
                 let Expired::GivenUp { ended, cut } = expired else {
                     let idle = self.config.timeouts.half_close;
-                    return io.set_deadline(key, Deadline::Idle(idle));
+                    return io.set_deadline(key, Deadline::idle(idle));
                 };
                 if let Some(gone) = self.remove(io, carried) {
                     self.log_end(&gone, &ended, io.now());
@@ -530,7 +545,7 @@ impl Client {
         debug!(
             "stream {} of proxy {}: {}, {} B up, {} B down, {:.3} s, {connection}",
             carried.user,
-            carried.proxy,
+            carried.proxy.id(&self.config.id),
             ended.end,
             ended.delivered,
             ended.sent,
@@ -574,3 +589,19 @@ impl Exchange {
 
 /// The protocol of an exchange over TLS, in any letter case.
 const HTTPS: &str = "https";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carried_stream_is_small() {
+        let size = size_of::<Carried>();
+        println!("a carried stream: {size} bytes");
+        assert!(size <= 72, "{size}");
+        let size = size_of::<Exchange>();
+        println!("its exchange: {size} bytes");
+        assert!(size <= 152, "{size}");
+        assert!(size_of::<Owner>() <= 12, "its label");
+    }
+}

@@ -136,7 +136,7 @@ impl Origins {
         };
         let index = self.connections.insert(connection) as u32;
         io.set_owner(key, Owner::Connection(index));
-        io.set_deadline(key, Deadline::Idle(IDLE));
+        io.set_deadline(key, Deadline::idle(IDLE));
     }
 
     fn go_on<N: Net>(&mut self, io: &mut Reactor<N, Owner>, key: Key, index: u32) {

@@ -48,7 +48,7 @@ use self::{
 };
 pub use self::{
     parting::LINGER_MAX,
-    socket::Deadline,
+    socket::{Deadline, Idle},
     tls::Session,
     turn::{Flushed, Role},
 };

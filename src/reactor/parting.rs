@@ -52,7 +52,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         socket.life = Life::Lingering { until: None };
         self.unread = self.unread - dropped + bytes.len();
         self.lingering += 1;
-        self.set_deadline(key, Deadline::Idle(idle));
+        self.set_deadline(key, Deadline::idle(idle));
         self.part(key);
     }
 

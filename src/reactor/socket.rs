@@ -31,8 +31,6 @@ pub(super) struct Socket<N: Net, O> {
     pub tls: Option<Box<Tls>>,
     pub readable: bool,
     pub writable: bool,
-    /// The peer was seen to close, or the socket to fail.
-    pub closed: bool,
     /// The peer was reset after it had ended in order: nothing can be written, and no event will tell
     /// of it again.
     pub deaf: bool,
@@ -73,7 +71,22 @@ pub enum Deadline {
     /// At this instant.
     At(Instant),
     /// When no byte was read or written for so long, counted from when this was set.
-    Idle(Duration),
+    Idle(Idle),
+}
+
+impl Deadline {
+    /// When no byte was read or written for so long.
+    pub fn idle(time: Duration) -> Deadline {
+        let nanoseconds = time.as_nanos().try_into().unwrap_or(u64::MAX);
+        Deadline::Idle(Idle { nanoseconds })
+    }
+}
+
+/// How long nothing may move. A [`Duration`] would make each deadline half as large again: it has no room
+/// beside it in which to tell the cases apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    nanoseconds: u64,
 }
 
 /// Bytes that wait at a socket.
@@ -115,7 +128,6 @@ impl<N: Net, O> Socket<N, O> {
             tls: None,
             readable,
             writable: true,
-            closed: false,
             deaf: false,
             read_on: false,
             connecting: false,
@@ -214,7 +226,9 @@ impl<N: Net, O> Socket<N, O> {
         match self.deadline {
             Deadline::None => None,
             Deadline::At(at) => Some(at),
-            Deadline::Idle(idle) => Some(self.active + idle),
+            Deadline::Idle(Idle { nanoseconds }) => {
+                Some(self.active + Duration::from_nanos(nanoseconds))
+            }
         }
     }
 
@@ -286,7 +300,7 @@ impl<N: Net, O> Wire for Raw<'_, N, O> {
         };
         match stream.read(into) {
             Ok(0) => {
-                (socket.closed, socket.read_on) = (true, true);
+                socket.read_on = true;
                 match socket.failed {
                     // A reset looks like an end once its error was taken.
                     Some(kind) => Err(kind.into()),
@@ -338,5 +352,22 @@ impl<N: Net, O> Wire for Raw<'_, N, O> {
             Err(error) => socket.failed = Some(error.kind()),
         }
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::mio_net::MioNet;
+
+    #[test]
+    fn a_socket_is_small() {
+        // The roles' labels have 8 and 12 bytes.
+        let size = size_of::<Socket<MioNet, [u32; 3]>>();
+        println!("a socket: {size} bytes");
+        // In debug builds mio remembers where each of its sockets is registered.
+        let checks = if cfg!(debug_assertions) { 16 } else { 0 };
+        assert!(size <= 104 + checks, "{size}");
+        assert_eq!(size_of::<Deadline>(), size_of::<Instant>());
     }
 }

@@ -138,7 +138,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         };
         socket.readable |= ready.readable || ready.closed;
         socket.writable |= ready.writable;
-        socket.closed |= ready.closed || ready.error;
         socket.read_on |= ready.closed || ready.error || ready.urgent;
         match socket.life {
             Life::Closing => return,

@@ -3,7 +3,7 @@
 //! The request is parsed and written anew here, the response by the client; its bytes pass here as
 //! they are. Until the final response head has passed, an error can still be answered properly.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, num::NonZeroU32, rc::Rc};
 
 use log::{debug, info};
 
@@ -97,7 +97,7 @@ impl Server {
     fn request<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, head: &[u8], now: Now) {
         let found = &mut self.fronts[front as usize];
         found.user = found.user.exchange(found.user.exchange + 1);
-        let (key, user, proxy, address) = (found.key, found.user, found.proxy, found.address);
+        let (key, user, proxy, address) = (found.key, found.user, found.proxy, found.address());
         let request = match Request::parse(head, &self.head_limits()) {
             Ok(request) => request,
             Err(Refused { status, reason }) => {
@@ -162,7 +162,8 @@ impl Server {
             request: (!route.connect).then_some(facts),
         };
         let whole = body.is_ended();
-        let go_ahead = (facts.expects && !whole).then_some(written.len() as u64);
+        // The head is never empty, and shorter than heads may be.
+        let go_ahead = NonZeroU32::new(written.len() as u32).filter(|_| facts.expects && !whole);
         match self.open_stream(io, front, connect, written, body, now) {
             Ok(stream) => {
                 let state = if route.connect {
@@ -176,7 +177,7 @@ impl Server {
                 };
                 self.fronts[front as usize].state = state;
                 if !whole && !route.connect {
-                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                    io.set_deadline(key, Deadline::idle(self.config.timeouts.request_body));
                 }
             }
             Err(reason) => {

@@ -5,7 +5,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     rc::Rc,
 };
 
@@ -32,8 +33,8 @@ pub(super) struct Front {
     /// The link that carries its stream, while it has one.
     pub link: u32,
     pub user: UserId,
-    /// Whence the user comes; a v4-mapped address unwrapped.
-    pub address: IpAddr,
+    /// Whence the user comes; an IPv4 address as a mapped one, which takes a word less than both kinds.
+    address: Ipv6Addr,
     pub state: State,
 }
 
@@ -47,7 +48,7 @@ pub(super) enum State {
         /// The method is HEAD: an error answer has no body.
         head: bool,
         /// The user may wait for 100, so long as no more than these bytes, the head, were sent.
-        go_ahead: Option<u64>,
+        go_ahead: Option<NonZeroU32>,
     },
     /// CONNECT: the target is being dialled, the user waits for its 200.
     Connect(Handle),
@@ -56,6 +57,11 @@ pub(super) enum State {
 }
 
 impl Front {
+    /// Whence the user comes; a v4-mapped address unwrapped.
+    pub fn address(&self) -> IpAddr {
+        self.address.to_canonical()
+    }
+
     fn stream(&self) -> Option<Handle> {
         match self.state {
             State::Head(_) => None,
@@ -91,7 +97,10 @@ impl Server {
             proxy,
             link: u32::MAX,
             user,
-            address: peer.ip().to_canonical(),
+            address: match peer.ip() {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            },
             state: State::Head(Gather::default()),
         }) as u32;
         io.set_owner(key, Owner::Front(front));
@@ -214,7 +223,7 @@ impl Server {
     /// One direction is over: the other may not stand still for ever.
     pub(super) fn half_closed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
         if let Some(front) = self.fronts.get(front as usize) {
-            io.set_deadline(front.key, Deadline::Idle(self.config.timeouts.half_close));
+            io.set_deadline(front.key, Deadline::idle(self.config.timeouts.half_close));
         }
     }
 
@@ -231,9 +240,10 @@ impl Server {
                 let Some(tunnel) = self.links.tunnel(link) else {
                     return;
                 };
-                if go_ahead.is_some_and(|head| tunnel.mux.has_only_sent(stream, head)) {
+                if go_ahead.is_some_and(|head| tunnel.mux.has_only_sent(stream, head.get().into()))
+                {
                     // The user waits for 100, and the client for the origin, which may take its time.
-                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                    io.set_deadline(key, Deadline::idle(self.config.timeouts.request_body));
                 } else if tunnel.mux.has_tail(stream) {
                     // It neither sends what is due nor takes what is here for it.
                     self.give_up(io, front, link, stream, Reason::HalfCloseTimeout);
@@ -241,7 +251,7 @@ impl Server {
                     // It is the origin's turn.
                 } else if tunnel.mux.is_held_up(stream) {
                     // The user is not to blame: the target does not read.
-                    io.set_deadline(key, Deadline::Idle(self.config.timeouts.request_body));
+                    io.set_deadline(key, Deadline::idle(self.config.timeouts.request_body));
                 } else if tunnel.mux.is_answered(stream) {
                     self.give_up(io, front, link, stream, Reason::RequestTimeout);
                 } else {
@@ -263,7 +273,7 @@ impl Server {
                 self.schedule(link);
                 let Expired::GivenUp { ended, cut } = expired else {
                     let idle = self.config.timeouts.half_close;
-                    return io.set_deadline(key, Deadline::Idle(idle));
+                    return io.set_deadline(key, Deadline::idle(idle));
                 };
                 let gone = self.fronts.remove(front as usize);
                 self.log_end(gone.user, gone.proxy, &ended, io.now());
@@ -422,5 +432,18 @@ impl Server {
         for front in idle {
             io.close(self.fronts.remove(front as usize).key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_is_small() {
+        let size = size_of::<Front>();
+        println!("a front: {size} bytes");
+        assert!(size <= 64, "{size}");
+        assert!(size_of::<Owner>() <= 8, "its label");
     }
 }

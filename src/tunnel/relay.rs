@@ -41,6 +41,9 @@ pub(super) struct Relay {
     replay: Option<Box<Replay>>,
     /// The last bytes that reached the socket.
     last: [u8; 4],
+    /// What is said behind the last byte of an open `outbound`: beside it and not in it, where it would
+    /// take eight times its size.
+    end: Flags,
     /// Payload bytes put in frames.
     pub sent: u64,
     /// Payload bytes that reached the socket.
@@ -52,8 +55,8 @@ pub(super) struct Relay {
 enum Outbound {
     /// Nothing is read here.
     Held,
-    /// Read through `body`; `end` is said after its last byte.
-    Open { body: Body, end: Flags },
+    /// Read through this.
+    Open(Body),
     /// The end was said.
     Finished,
 }
@@ -110,11 +113,13 @@ pub(super) enum ReadFailure {
 
 impl Relay {
     pub fn new(outbound: Option<(Body, Flags)>, credit: u32, window: Window) -> Relay {
+        let (outbound, end) = match outbound {
+            Some((body, end)) => (Outbound::Open(body), end),
+            None => (Outbound::Held, Flags::NONE),
+        };
         Relay {
-            outbound: match outbound {
-                Some((body, end)) => Outbound::Open { body, end },
-                None => Outbound::Held,
-            },
+            outbound,
+            end,
             inbound: Inbound::Open,
             credit: Credit::new(credit),
             window,
@@ -202,15 +207,12 @@ impl Relay {
 
     /// What is read from now on, and what is said at its end.
     pub fn open(&mut self, body: Body, end: Flags) {
-        self.outbound = Outbound::Open { body, end };
+        (self.outbound, self.end) = (Outbound::Open(body), end);
     }
 
     /// The protocol was switched: both directions are open and raw from here on.
     pub fn upgrade(&mut self) {
-        self.outbound = Outbound::Open {
-            body: Body::raw(),
-            end: Flags::FIN,
-        };
+        self.open(Body::raw(), Flags::FIN);
         self.inbound = Inbound::Open;
     }
 
@@ -298,10 +300,10 @@ impl Relay {
             }
         }
 
-        let Outbound::Open { body, end } = &mut self.outbound else {
+        let end = self.end;
+        let Outbound::Open(body) = &mut self.outbound else {
             return self.frame(length, flags);
         };
-        let end = *end;
         let Some(key) = key else {
             return self.frame(length, flags);
         };
