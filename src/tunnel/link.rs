@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tungstenite::{
     Error, Message,
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
@@ -25,6 +25,7 @@ use crate::{
         Sockets,
         frame::{BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
         mux::{Side, Violation},
+        pace::Pace,
     },
 };
 
@@ -32,6 +33,9 @@ use crate::{
 pub struct Link {
     websocket: WebSocketContext,
     liveness: Liveness,
+    pace: Pace,
+    /// What the last ping held.
+    probe: BytesMut,
     /// Bytes read in this turn.
     read: usize,
     /// The turn's share was used up: there may be more to read, and no event will say so.
@@ -155,6 +159,8 @@ impl Link {
                 ping,
                 pong,
             },
+            pace: Pace::new(now.instant),
+            probe: BytesMut::new(),
             read: 0,
             scheduled: false,
             role,
@@ -196,8 +202,10 @@ impl Link {
                     taken += wire_bytes(bytes.len(), self.role);
                     break Ok(Some(bytes));
                 }
-                Ok(Message::Ping(bytes) | Message::Pong(bytes)) => {
+                Ok(Message::Ping(bytes)) => taken += wire_bytes(bytes.len(), self.role),
+                Ok(Message::Pong(bytes)) => {
                     taken += wire_bytes(bytes.len(), self.role);
+                    self.pace.confirmed(&bytes, now.instant);
                 }
                 Ok(Message::Close(frame)) => {
                     let (code, text) = frame.map_or((1005, String::new()), |frame| {
@@ -241,11 +249,33 @@ impl Link {
         sockets: &mut dyn Sockets,
         key: Key,
         batch: &mut Batch,
+        now: Now,
     ) -> Result<(), LinkError> {
         self.grown |= batch.len() > READ_BUFFER;
+        let probe = self.pace.sent(batch.len(), now.instant);
         let mut wire = Wire::to(sockets, key);
-        written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))
-            .map(|_| ())
+        written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))?;
+        if let Some(probe) = probe {
+            // The WebSocket copies it and lets it go, so one buffer serves all (see `Batch::lend`).
+            let mut bytes = std::mem::take(&mut self.probe);
+            if bytes.capacity() < probe.len() {
+                bytes = BytesMut::zeroed(probe.len()).split();
+            }
+            bytes.clear();
+            bytes.extend_from_slice(&probe);
+            let bytes = bytes.freeze();
+            let pinged = self
+                .websocket
+                .write(&mut wire, Message::Ping(bytes.clone()));
+            self.probe = bytes.try_into_mut().unwrap_or_default();
+            written(pinged)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the peer has read so much of what was sent that bulk may follow.
+    pub fn is_open(&mut self) -> bool {
+        self.pace.is_open()
     }
 
     /// Writes what waits; whether all of it is with the kernel now.

@@ -13,6 +13,7 @@
 //! - [`frame`]: the wire format; [`control`]: its JSON payloads; [`ids`]: the names people see.
 //! - [`window`]: credit, and the budget of all undelivered bytes.
 //! - [`relay`]: one stream's two halves; [`mux`]: the streams of one link.
+//! - [`pace`]: how much may be under way on a link.
 //! - [`upgrade`], [`proof`]: how a link begins; [`link`]: the WebSocket and its liveness.
 //! - [`Tunnel`]: a link and its mux, as a role drives them.
 
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod ids;
 pub mod link;
 pub mod mux;
+mod pace;
 pub mod proof;
 pub mod relay;
 mod replay;
@@ -304,9 +306,10 @@ impl Tunnel {
                 });
                 self.filling = true;
             }
-            let quantum = match self.slow {
-                true => self.flushed.clamp(QUANTUM_MIN, BATCH_MAX),
-                false => BATCH_MAX,
+            let quantum = match (self.link.is_open(), self.slow) {
+                (false, _) => 0,
+                (true, true) => self.flushed.clamp(QUANTUM_MIN, BATCH_MAX),
+                (true, false) => BATCH_MAX,
             };
             // An event does not end the batch: the role handles it and comes back to fill it up.
             if let Some(happened) = self.mux.fill(batch, quantum, sockets, budget, now) {
@@ -321,7 +324,7 @@ impl Tunnel {
             self.sent.messages += 1;
             self.sent.frames += u64::from(batch.frames());
             self.sent.bytes += batch.len() as u64;
-            self.link.send(sockets, self.key, batch)?;
+            self.link.send(sockets, self.key, batch, now)?;
         }
     }
 }

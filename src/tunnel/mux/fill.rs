@@ -23,7 +23,7 @@ struct Turn {
 impl Mux {
     /// Puts what there is to say into `batch`, up to an event that the role must see (then it comes
     /// back with the same batch); `None`: the batch is full, or nothing is left. A stream says at most
-    /// `quantum` bytes in one go while others wait.
+    /// `quantum` bytes in one go while others wait; with 0, only what is short is said.
     #[must_use]
     pub fn fill(
         &mut self,
@@ -75,11 +75,15 @@ impl Mux {
             } else {
                 (&mut self.waiting, &mut self.fresh)
             };
-            let handle = first.pop_front().or_else(|| second.pop_front())?;
+            let handle = match quantum {
+                0 => self.fresh.pop_front()?,
+                _ => first.pop_front().or_else(|| second.pop_front())?,
+            };
             if let Some(stream) = self.stream(handle) {
                 let queued = std::mem::replace(&mut stream.queued, Queued::No);
                 let alone = self.fresh.is_empty() && self.waiting.is_empty();
                 let share = match queued {
+                    _ if quantum == 0 => FRESH_MIN,
                     _ if alone => usize::MAX,
                     Queued::Fresh => quantum / FRESH_PART,
                     Queued::Waiting | Queued::No => quantum,
@@ -243,3 +247,4 @@ impl Mux {
 /// a response (4 KiB of the smallest quantum, of the largest a small response whole). If it has more, it is
 /// bulk, and waits for its turn behind the others.
 const FRESH_PART: usize = 4;
+const FRESH_MIN: usize = 4 * 1024;
