@@ -29,7 +29,7 @@ fn bulk_is_carried_without_an_allocation() {
         let before = messages(&mut lab);
         let counted = counted(&mut lab, |lab| lab.run_for(Duration::from_millis(500)));
         let messages = messages(&mut lab) - before;
-        assert!(messages > 1_000, "{messages} messages");
+        assert!(messages > 100, "{messages} messages");
         assert_eq!(counted, [0, 0], "in {messages} messages");
     }
 }
