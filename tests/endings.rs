@@ -9,7 +9,7 @@ use std::{
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -355,7 +355,7 @@ fn a_user_that_resets_while_it_does_not_read_closes_the_origin_at_once() {
         "Transfer-Encoding: chunked",
         "X: until close",
     ] {
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(AtomicUsize::new(0));
         let of_origin = Arc::clone(&sent);
         let (ended, report) = mpsc::channel();
         let origin = HttpOrigin::start(move |exchange| {
@@ -366,7 +366,7 @@ fn a_user_that_resets_while_it_does_not_read_closes_the_origin_at_once() {
             }
             let piece = [b'x'; 16 * 1024];
             while exchange.send(piece).is_ok() {
-                of_origin.fetch_add(piece.len() as u64, Ordering::SeqCst);
+                of_origin.fetch_add(piece.len(), Ordering::SeqCst);
             }
             ended.send(()).unwrap();
             Ok(Then::Close)

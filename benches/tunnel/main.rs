@@ -9,6 +9,11 @@
 //! cargo bench --bench tunnel -- down1 load4 --peers siding,haproxy-tcp --rounds 3 --quick
 //! ```
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "counts bytes by the gigabyte on several threads, and runs on no router"
+)]
+
 mod bulk;
 #[path = "../../tests/common/mod.rs"]
 mod common;

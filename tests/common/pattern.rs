@@ -75,7 +75,7 @@ impl Pattern {
 /// The writer's own.
 pub fn send_pattern(mut writer: impl Write, seed: u64, length: u64) -> io::Result<()> {
     let mut pattern = Pattern::new(seed);
-    let mut piece = vec![0; PIECE.min(length as usize)];
+    let mut piece = vec![0; length.min(PIECE as u64) as usize];
     let mut left = length;
     while left > 0 {
         let count = left.min(PIECE as u64) as usize;
@@ -93,7 +93,7 @@ pub fn send_pattern(mut writer: impl Write, seed: u64, length: u64) -> io::Resul
 /// byte that differs.
 pub fn expect_pattern(mut reader: impl Read, seed: u64, length: u64) -> io::Result<()> {
     let mut pattern = Pattern::new(seed);
-    let mut piece = vec![0; PIECE.min(length as usize)];
+    let mut piece = vec![0; length.min(PIECE as u64) as usize];
     let mut expected = piece.clone();
     let mut place = 0;
     while place < length {

@@ -34,7 +34,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
@@ -94,15 +94,15 @@ fn run_all(
     };
     let mut lanes = Lanes::start(WORKERS, log);
     let tally = Tally::default();
-    let (next, failure) = (AtomicU64::new(seeds.start), Mutex::new(None));
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
     thread::scope(|scope| {
         for worker in 0..WORKERS {
             let (lanes, tally, next, failure) = (&lanes, &tally, &next, &failure);
-            let (case, end) = (&case, seeds.end);
+            let (case, seeds) = (&case, seeds.clone());
             scope.spawn(move || {
                 while failure.lock().expect("no holder panics").is_none() {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
-                    if seed >= end {
+                    let seed = seeds.start + next.fetch_add(1, Ordering::SeqCst) as u64;
+                    if seed >= seeds.end {
                         return;
                     }
                     let run = || case(seed, lanes.of(worker), tally);

@@ -55,7 +55,7 @@ impl User {
     }
 
     /// The head of the next response, and the length that it declares.
-    fn head(&mut self) -> (String, usize) {
+    fn head(&mut self) -> (String, u64) {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             let read = self.0.read_line(&mut head).expect("a line");
@@ -71,7 +71,7 @@ impl User {
     /// The status line and body of the next response.
     fn answer(&mut self) -> (String, String) {
         let (head, length) = self.head();
-        let mut body = vec![0; length];
+        let mut body = vec![0; length as usize];
         self.0.read_exact(&mut body).expect("the whole body");
         let status = head.lines().next().unwrap_or_default().to_owned();
         (status, String::from_utf8(body).expect("text"))
