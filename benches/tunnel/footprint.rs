@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +27,9 @@ use crate::{
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 16;
+
+/// How long a peer may take to open all that are asked for.
+const OPENED: Duration = Duration::from_secs(20);
 
 /// Users who ask at a time where the answers are held back.
 const ASKING: usize = 1000;
@@ -216,27 +220,36 @@ fn check_limit(descriptors: usize) -> io::Result<()> {
     }
 }
 
-/// Opens connections on a few threads, each of which ends at its first failure.
+/// Opens connections on a few threads, all of which end at the first failure.
 fn in_parallel(
     count: usize,
     open: impl Fn(usize) -> io::Result<TcpStream> + Sync,
 ) -> io::Result<Vec<TcpStream>> {
+    let deadline = Instant::now() + OPENED;
+    let is_over = AtomicBool::new(false);
+    let try_open = |number| match is_over.load(Ordering::Relaxed) || Instant::now() > deadline {
+        true => Err(io::Error::other("not opened in time")),
+        false => open(number),
+    };
+    let open = |number| {
+        try_open(number).map_err(|error| {
+            is_over.store(true, Ordering::Relaxed);
+            of_connection(number, &error)
+        })
+    };
     let open = &open;
     let opened = thread::scope(|scope| {
         let threads = (0..OPENING).map(|first| {
             scope.spawn(move || {
                 let numbers = (first..count).step_by(OPENING);
-                let opened = numbers.map(|number| match open(number) {
-                    Ok(user) => Ok((number, user)),
-                    Err(error) => Err(of_connection(number, &error)),
-                });
+                let opened = numbers.map(|number| Ok((number, open(number)?)));
                 opened.collect::<io::Result<Vec<_>>>()
             })
         });
         let threads: Vec<_> = threads.collect();
         let ends = threads.into_iter().map(|thread| thread.join());
-        ends.map(|end| end.expect("a user does not panic"))
-            .collect::<io::Result<Vec<_>>>()
+        let ends = ends.map(|end| end.expect("a user does not panic"));
+        ends.collect::<io::Result<Vec<_>>>()
     });
     let mut all: Vec<_> = opened?.into_iter().flatten().collect();
     all.sort_unstable_by_key(|&(number, _)| number);
