@@ -18,8 +18,9 @@ use crate::{
     world::{CLIENT_HOST, SERVER_HOST},
 };
 
-/// Long enough for everybody to have said all: an origin thinks for half a second at most.
-const SILENT_WITHIN: Duration = Duration::from_secs(20);
+/// Long enough for everybody to have said all (an origin thinks for half a second at most), and for links
+/// to have given back what their buffers grew by, which they do when a ping is due.
+const SILENT_WITHIN: Duration = Duration::from_secs(45);
 
 pub const TCP_STREAMS: Scenario = Scenario {
     configs,
