@@ -361,7 +361,9 @@ fn an_origin_that_restarts_with_a_hundred_parked_connections_fails_nobody() {
         // The client learns of their ends and of the requests at the same time.
         tunnel.client.signal("STOP");
         origin.stop(with_reset);
-        origin = Restarted::on(TcpListener::bind(address).unwrap(), PARKED);
+        // Somebody's connection may have got its port for a moment.
+        let listener = eventually("the address is free", || TcpListener::bind(address).ok());
+        origin = Restarted::on(listener, PARKED);
         let mut users = send_together(&tunnel, PARKED, "/");
         wait_until_all_read(users.iter_mut().map(|user| user.stream().get_ref()));
         tunnel.client.signal("CONT");

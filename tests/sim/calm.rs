@@ -113,6 +113,7 @@ fn silence(sim: &mut Sim) {
     }
     let mood = exchange::Mood {
         storm: false,
+        brief: false,
         bulk: false,
         rough: false,
         most: random.pick(&[1_000, 30_000, 300_000]),
@@ -157,6 +158,7 @@ fn pooled_exchanges(sim: &mut Sim) {
     let mut random = sim.random();
     let mood = exchange::Mood {
         storm: false,
+        brief: false,
         bulk,
         rough: random.chance(50),
         most: if bulk {

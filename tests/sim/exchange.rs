@@ -102,6 +102,8 @@ pub const ANSWERS: [Answer; 20] = [
 /// Of these, what origins do in good weather, and what they do that may be told from a cut.
 const PLAIN: usize = 12;
 const GENTLE: usize = 9;
+/// And what ends by itself.
+const BRIEF: usize = 8;
 
 /// What the requests of one user are drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,8 @@ pub struct Mood {
     pub bulk: bool,
     /// In a storm: users stand still and spoil their requests, origins answer anything.
     pub storm: bool,
+    /// Places at the origin are few, and nobody waits for long: none is held for a talk.
+    pub brief: bool,
 }
 
 /// The last request of a connection is not as the others.
@@ -155,6 +159,7 @@ impl Exchange {
             8 if mood.storm => Answer::Rushes,
             _ if mood.storm => rng.pick(&ANSWERS),
             _ if mood.rough => rng.pick(&ANSWERS[..PLAIN]),
+            _ if mood.brief => rng.pick(&ANSWERS[..BRIEF]),
             _ => rng.pick(&ANSWERS[..GENTLE]),
         };
         let response = match answer {

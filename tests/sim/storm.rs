@@ -129,6 +129,7 @@ fn storm(sim: &mut Sim) {
         bulk: false,
         rough: true,
         storm: true,
+        brief: false,
         most: random.pick(&[1_000, 30_000, 300_000]),
     };
     for user in 1..=random.between(1, 6) as u64 {
@@ -160,6 +161,7 @@ fn storm(sim: &mut Sim) {
         bulk: false,
         rough: false,
         storm: false,
+        brief: sim.client_config.pool.max_active_per_target != 0,
         // Copies for a second try are no reason to run short of memory.
         most: 20_000,
     };
