@@ -62,7 +62,8 @@ impl Pace {
     pub fn sent(&mut self, bytes: usize, now: Instant) -> Option<[u8; 8]> {
         self.sent += bytes as u64;
         let probed = self.probes.back().map_or(self.confirmed, |probe| probe.0);
-        if self.sent - probed < self.window / PROBES {
+        let is_due = self.sent - probed >= self.window / PROBES;
+        if !is_due || self.probes.len() >= PROBES_MAX {
             return None;
         }
         self.probes.push_back((self.sent, now));
@@ -117,6 +118,10 @@ const GENTLY: u64 = 16;
 
 /// Pings in a window: each confirms a quarter.
 const PROBES: u64 = 4;
+
+/// Pings under way, of a window that has shrunk and of what goes all the same: a peer that answers none is
+/// not asked for ever.
+const PROBES_MAX: usize = 64;
 
 /// What a link begins with: more than a new TCP connection sends in its first few round trips, which are
 /// what it is bounded by at first.
@@ -190,6 +195,15 @@ mod tests {
                 "{way} ms, {rate}: {waits} ms of queue, at most {bound}"
             );
         }
+    }
+
+    #[test]
+    fn a_peer_that_answers_no_ping_is_not_remembered_for_ever() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        let pings = (0..10_000).filter(|_| pace.sent(WINDOW_INITIAL as usize, now).is_some());
+        assert_eq!(pings.count(), PROBES_MAX);
+        assert!(!pace.is_open());
     }
 
     #[test]
