@@ -66,13 +66,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// It does not serve.
 pub fn start(peer: &Peer, scale: &Scale) -> io::Result<Figures> {
     let origin = BulkOrigin::start();
-    let order = Order {
-        speaks: Speaks::Tcp,
-        target: origin.address(),
-        answers: Answers::Echo,
-        authority: None,
-        parked: None,
-    };
+    let order = Order::streams(origin.address());
     let (mut listened, mut served) = (Vec::new(), Vec::new());
     let (mut server, mut agent) = (Vec::new(), Vec::new());
     for _ in 0..scale.starts {

@@ -77,14 +77,7 @@ pub fn measure(scenario: &Scenario, peer: &Peer, scale: &Scale) -> io::Result<Fi
 
 fn long_streams(peer: &Peer) -> io::Result<(BulkOrigin, Running)> {
     let origin = BulkOrigin::start();
-    let order = Order {
-        speaks: Speaks::Tcp,
-        target: origin.address(),
-        answers: Answers::Echo,
-        authority: None,
-        parked: None,
-    };
-    let running = peer.start(&order)?;
+    let running = peer.start(&Order::streams(origin.address()))?;
     Ok((origin, running))
 }
 

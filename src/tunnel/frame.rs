@@ -248,7 +248,7 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Batch {
         Batch {
-            bytes: buffer(),
+            bytes: lendable(BATCH_MAX),
             used: 0,
             limit: BATCH_MAX,
             frames: 0,
@@ -334,14 +334,9 @@ impl Batch {
 
     /// Calls `send` with the message and takes the buffer back.
     pub fn lend<T>(&mut self, send: impl FnOnce(Bytes) -> T) -> T {
-        let whole = std::mem::take(&mut self.bytes).freeze();
-        let sent = send(whole.slice(..self.used));
-        // The WebSocket copies the payload while it masks it and drops it then, so that ours is the
-        // last reference; were it ever not, a new buffer is right, too.
-        self.bytes = whole.try_into_mut().unwrap_or_else(|_| buffer());
-        self.used = 0;
+        let used = std::mem::take(&mut self.used);
         self.frames = 0;
-        sent
+        lend(&mut self.bytes, used, send)
     }
 
     /// What has been written so far.
@@ -350,10 +345,21 @@ impl Batch {
     }
 }
 
-/// The buffer of a batch, made so that it is counted from the start how often it is lent: else the count
-/// would be allocated anew for each message.
-fn buffer() -> BytesMut {
-    BytesMut::zeroed(BATCH_MAX).split()
+/// A buffer to lend, made so that it is counted from the start how often it is lent: else the count would be
+/// allocated anew each time.
+pub(super) fn lendable(bytes: usize) -> BytesMut {
+    BytesMut::zeroed(bytes).split()
+}
+
+/// Calls `send` with the first bytes of a [`lendable`] buffer, and takes it back.
+pub(super) fn lend<T>(buffer: &mut BytesMut, used: usize, send: impl FnOnce(Bytes) -> T) -> T {
+    let size = buffer.len();
+    let whole = std::mem::take(buffer).freeze();
+    let sent = send(whole.slice(..used));
+    // The WebSocket copies the payload while it masks it and drops it then, so that ours is the last
+    // reference; were it ever not, a new buffer is right, too.
+    *buffer = whole.try_into_mut().unwrap_or_else(|_| lendable(size));
+    sent
 }
 
 /// Length of a frame's header.

@@ -1,6 +1,6 @@
 //! The WebSocket of one link, and whether its peer is still there.
 //!
-//! It owns tungstenite's state and the liveness clock; it knows no frame. The socket is lent for each
+//! It owns tungstenite's state, the liveness clock and the pace; it knows no frame. The socket is lent for each
 //! call.
 //!
 //! The kernel is read into one scratch buffer that all links share, and tungstenite is fed from it:
@@ -23,7 +23,7 @@ use crate::{
     key::Key,
     tunnel::{
         Sockets,
-        frame::{BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
+        frame::{self, BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
         mux::{Side, Violation},
         pace::Pace,
     },
@@ -256,19 +256,12 @@ impl Link {
         let mut wire = Wire::to(sockets, key);
         written(batch.lend(|bytes| self.websocket.write(&mut wire, Message::Binary(bytes))))?;
         if let Some(probe) = probe {
-            // The WebSocket copies it and lets it go, so one buffer serves all (see `Batch::lend`).
-            let mut bytes = std::mem::take(&mut self.probe);
-            if bytes.capacity() < probe.len() {
-                bytes = BytesMut::zeroed(probe.len()).split();
+            if self.probe.is_empty() {
+                self.probe = frame::lendable(probe.len());
             }
-            bytes.clear();
-            bytes.extend_from_slice(&probe);
-            let bytes = bytes.freeze();
-            let pinged = self
-                .websocket
-                .write(&mut wire, Message::Ping(bytes.clone()));
-            self.probe = bytes.try_into_mut().unwrap_or_default();
-            written(pinged)?;
+            self.probe.copy_from_slice(&probe);
+            let ping = |bytes| self.websocket.write(&mut wire, Message::Ping(bytes));
+            written(frame::lend(&mut self.probe, probe.len(), ping))?;
         }
         Ok(())
     }

@@ -120,6 +120,19 @@ pub struct Order<'a> {
     pub parked: Option<usize>,
 }
 
+impl Order<'_> {
+    /// To an origin of long streams.
+    pub fn streams(target: SocketAddr) -> Self {
+        Order {
+            speaks: Speaks::Tcp,
+            target,
+            answers: Answers::Echo,
+            authority: None,
+            parked: None,
+        }
+    }
+}
+
 /// A peer that serves.
 pub struct Running {
     /// Its processes.
