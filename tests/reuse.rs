@@ -332,7 +332,12 @@ fn a_hundred_parked_connections_that_die_when_used_cost_one_retry_each() {
     const PARKED: usize = 100;
     let stage = Dying::under_reuse(PARKED, Death::Fin);
     stage.park();
-    for mut user in send_together(&stage.tunnel, PARKED, "/") {
+    // All of them at once: else a late one takes the fresh connection that served an early one.
+    stage.tunnel.client.signal("STOP");
+    let mut users = send_together(&stage.tunnel, PARKED, "/");
+    wait_until_all_read(users.iter_mut().map(|user| user.stream().get_ref()));
+    stage.tunnel.client.signal("CONT");
+    for user in &mut users {
         let reply = user.reply("GET");
         assert_eq!(reply.status, 200, "{}", reply.text());
     }
