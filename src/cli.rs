@@ -21,9 +21,9 @@ use log::Level;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, HttpOptions, Invalid, Kind,
-    LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, Roots, Rule,
-    ServerConfig, ServerUrl, Spec, Token,
+    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Invalid, Kind,
+    LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
+    Roots, Rule, ServerConfig, ServerUrl, Spec, Token,
     file::{ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
@@ -678,7 +678,7 @@ fn client(
 
 /// Refuses options that mean nothing for the kind of their proxy.
 fn check_options<'a>(
-    proxies: impl Iterator<Item = (&'a Spec, &'a HttpOptions)>,
+    proxies: impl Iterator<Item = (&'a Spec, &'a ProxyOptions)>,
     from: Source<'_>,
     name: impl Fn(usize) -> String,
 ) -> Result<(), Invalid> {

@@ -174,7 +174,7 @@ fn options_of_a_proxy_stand_beside_its_spec() {
     );
     let config = server_of(&["server", "--config", text(&server)], None);
     let options: Vec<_> = config.proxies.iter().map(|proxy| &proxy.options).collect();
-    assert_eq!(*options[0], HttpOptions::default());
+    assert_eq!(*options[0], ProxyOptions::default());
     let host = |text: &str| Some(text.parse().unwrap());
     assert_eq!(options[1].host, host("api.example.com:81"));
     assert!(!options[1].trust_forwarded);

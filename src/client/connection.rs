@@ -390,8 +390,7 @@ impl Client {
             let open = ProxyOpen {
                 request: request as u32,
                 spec: exposed.spec.to_string(),
-                host: exposed.options.host.as_ref().map(ToString::to_string),
-                trust_forwarded: exposed.options.trust_forwarded,
+                options: exposed.options.to_json(),
             };
             tunnel.mux.control(Kind::ProxyOpen, &open);
         }

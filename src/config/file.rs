@@ -15,13 +15,16 @@ use std::{
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{
+        DeserializeOwned, DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor,
+        value::MapAccessDeserializer,
+    },
 };
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Exposed, HostPolicy, HttpOptions, Invalid, MemoryMax,
-    PoolLimits, ProxyEntry, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, Invalid, MemoryMax, PoolLimits, ProxyEntry,
+    ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
     value::{Address, Bind, LogLevel, PortRange, Spin},
 };
 
@@ -236,23 +239,79 @@ impl FromStr for ProxyEntry {
         Ok(Self {
             client: client.parse()?,
             spec: spec.parse()?,
-            options: HttpOptions::default(),
+            options: ProxyOptions::default(),
         })
+    }
+}
+
+/// An entry of `proxies` or `expose` in its object form: its own fields, and options.
+struct EntryFile {
+    client: Option<ClientId>,
+    spec: Spec,
+    options: ProxyOptions,
+}
+
+impl EntryFile {
+    fn read<'de, A: MapAccess<'de>>(map: A) -> Result<EntryFile, A::Error> {
+        let (mut client, mut spec) = (None, None);
+        let options = ProxyOptions::deserialize(MapAccessDeserializer::new(OptionsOf {
+            map,
+            client: &mut client,
+            spec: &mut spec,
+        }))?;
+        Ok(EntryFile {
+            client,
+            spec: spec.ok_or_else(|| A::Error::missing_field("spec"))?,
+            options,
+        })
+    }
+}
+
+/// What is left of an entry's object for its options: values are read where they stand, so that an error
+/// knows its line.
+struct OptionsOf<'a, A> {
+    map: A,
+    client: &'a mut Option<ClientId>,
+    spec: &'a mut Option<Spec>,
+}
+
+impl<'de, A: MapAccess<'de>> OptionsOf<'_, A> {
+    fn own<T: Deserialize<'de>>(
+        map: &mut A,
+        field: &mut Option<T>,
+        name: &'static str,
+    ) -> Result<(), A::Error> {
+        match field.replace(map.next_value()?) {
+            None => Ok(()),
+            Some(_) => Err(A::Error::duplicate_field(name)),
+        }
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for OptionsOf<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            match key.as_str() {
+                "client" => Self::own(&mut self.map, self.client, "client")?,
+                "spec" => Self::own(&mut self.map, self.spec, "spec")?,
+                _ => return seed.deserialize(key.into_deserializer()).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 
 impl<'de> Deserialize<'de> for ProxyEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Object {
-            client: ClientId,
-            spec: Spec,
-            host: Option<HostPolicy>,
-            #[serde(default)]
-            trust_forwarded: bool,
-        }
-
         struct EntryVisitor;
 
         impl<'de> Visitor<'de> for EntryVisitor {
@@ -267,14 +326,15 @@ impl<'de> Deserialize<'de> for ProxyEntry {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProxyEntry, A::Error> {
-                let object = Object::deserialize(MapAccessDeserializer::new(map))?;
+                let EntryFile {
+                    client,
+                    spec,
+                    options,
+                } = EntryFile::read(map)?;
                 Ok(ProxyEntry {
-                    client: object.client,
-                    spec: object.spec,
-                    options: HttpOptions {
-                        host: object.host,
-                        trust_forwarded: object.trust_forwarded,
-                    },
+                    client: client.ok_or_else(|| A::Error::missing_field("client"))?,
+                    spec,
+                    options,
                 })
             }
         }
@@ -285,15 +345,6 @@ impl<'de> Deserialize<'de> for ProxyEntry {
 
 impl<'de> Deserialize<'de> for Exposed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Object {
-            spec: Spec,
-            host: Option<HostPolicy>,
-            #[serde(default)]
-            trust_forwarded: bool,
-        }
-
         struct ExposedVisitor;
 
         impl<'de> Visitor<'de> for ExposedVisitor {
@@ -308,14 +359,17 @@ impl<'de> Deserialize<'de> for Exposed {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Exposed, A::Error> {
-                let object = Object::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Exposed {
-                    spec: object.spec,
-                    options: HttpOptions {
-                        host: object.host,
-                        trust_forwarded: object.trust_forwarded,
-                    },
-                })
+                let EntryFile {
+                    client,
+                    spec,
+                    options,
+                } = EntryFile::read(map)?;
+                match client {
+                    None => Ok(Exposed { spec, options }),
+                    Some(_) => Err(A::Error::custom(
+                        "unknown field `client`: whoever exposes is the client",
+                    )),
+                }
             }
         }
 

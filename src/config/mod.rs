@@ -33,7 +33,7 @@ pub use self::{
     id::ClientId,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
     memory::MemoryMax,
-    options::{HostPolicy, HttpOptions},
+    options::{HostPolicy, ProxyOptions},
     roots::Roots,
     rule::{Allow, Rule},
     spec::{Host, Kind, Spec, Target},
@@ -114,7 +114,7 @@ pub struct ProxyEntry {
     /// What it is.
     pub spec: Spec,
     /// How its heads are edited.
-    pub options: HttpOptions,
+    pub options: ProxyOptions,
 }
 
 /// One listener that a client asks the server for.
@@ -123,14 +123,14 @@ pub struct Exposed {
     /// What it is.
     pub spec: Spec,
     /// How its heads are edited.
-    pub options: HttpOptions,
+    pub options: ProxyOptions,
 }
 
 impl From<Spec> for Exposed {
     fn from(spec: Spec) -> Self {
         Self {
             spec,
-            options: HttpOptions::default(),
+            options: ProxyOptions::default(),
         }
     }
 }

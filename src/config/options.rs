@@ -1,10 +1,14 @@
-//! What may be said of a proxy besides its SPEC: how the heads of its requests are edited.
+//! What may be said of a proxy besides its SPEC.
 //!
 //! Owns the values and for which kinds they mean something. They are written beside `spec` in the
-//! object form of an entry, and travel in `proxy_open` when a client exposes; the server checks both
-//! by the same functions. How a head is edited is for `http` to know.
+//! object form of an entry, and travel as `options` in `proxy_open` when a client exposes; the server
+//! checks both by the same functions. An option that it does not know it refuses, there too: one that
+//! says who may come in must not be passed over.
 
 use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::{
     spec::{Host, Kind, split_outside_brackets},
@@ -12,15 +16,22 @@ use super::{
 };
 
 /// Options of one proxy; absent ones have the defaults of its kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpOptions {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyOptions {
     /// What the origin gets as `Host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<HostPolicy>,
     /// The proxy's users are proxies themselves, and what they say of their users is passed on.
+    #[serde(skip_serializing_if = "is_false")]
     pub trust_forwarded: bool,
 }
 
-impl HttpOptions {
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+impl ProxyOptions {
     /// What the origin of a proxy of this kind gets as `Host`.
     pub fn host_policy(&self, kind: Kind) -> &HostPolicy {
         match (&self.host, kind) {
@@ -28,6 +39,15 @@ impl HttpOptions {
             // Whoever is reached by TLS is known by the name in its certificate.
             (None, Kind::Https) => &HostPolicy::Target,
             (None, _) => &HostPolicy::User,
+        }
+    }
+
+    /// As written, without what has its default.
+    pub fn to_json(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(options)) => options,
+            // A struct of strings, numbers and lists is an object.
+            _ => Map::new(),
         }
     }
 
@@ -90,6 +110,12 @@ impl fmt::Display for HostPolicy {
     }
 }
 
+impl Serialize for HostPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl_text!(
     HostPolicy,
     "a string: \"user\", \"target\" or a name, such as \"api.example.com\""
@@ -143,11 +169,11 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_default() {
-        let none = HttpOptions::default();
+        let none = ProxyOptions::default();
         assert_eq!(none.host_policy(Kind::Http), &HostPolicy::User);
         assert_eq!(none.host_policy(Kind::Forward), &HostPolicy::User);
         assert_eq!(none.host_policy(Kind::Https), &HostPolicy::Target);
-        let user = HttpOptions {
+        let user = ProxyOptions {
             host: Some(HostPolicy::User),
             ..none
         };
@@ -156,13 +182,13 @@ mod tests {
 
     #[test]
     fn options_of_http_belong_to_http() {
-        let host = HttpOptions {
+        let host = ProxyOptions {
             host: Some(HostPolicy::User),
-            ..HttpOptions::default()
+            ..ProxyOptions::default()
         };
-        let trust = HttpOptions {
+        let trust = ProxyOptions {
             trust_forwarded: true,
-            ..HttpOptions::default()
+            ..ProxyOptions::default()
         };
         for (options, field) in [(&host, "host"), (&trust, "trust_forwarded")] {
             for kind in [Kind::Http, Kind::Https] {
@@ -175,7 +201,7 @@ mod tests {
                     reason.to_string(),
                     format!("{field} is for the kinds http and https, not for {kind}")
                 );
-                assert!(HttpOptions::default().misplaced(kind).is_none());
+                assert!(ProxyOptions::default().misplaced(kind).is_none());
             }
         }
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     client::Client,
     config::{
-        Allow, ClientConfig, ClientId, ClientTimeouts, Host, HttpOptions, Kind, ProxyEntry,
+        Allow, ClientConfig, ClientId, ClientTimeouts, Host, Kind, ProxyEntry, ProxyOptions,
         ServerConfig, ServerTimeouts, ServerUrl, Spec, Target, Token,
     },
     reactor::{Flushed, Reactor, Role, mio_net::MioNet},
@@ -85,7 +85,7 @@ impl Plan {
         let proxy = |spec| ProxyEntry {
             client: client.clone(),
             spec,
-            options: HttpOptions::default(),
+            options: ProxyOptions::default(),
         };
         Ok(ServerConfig {
             listen: SocketAddr::new(LOOPBACK, ports.link),

@@ -12,12 +12,13 @@ use std::{
 };
 
 use log::{info, warn};
+use serde::Deserialize;
 use slab::Slab;
 
 use super::{Owner, Server};
 use crate::{
     clock::Now,
-    config::{ClientId, Exposed, HttpOptions, Invalid, Kind, ProxyEntry, Spec},
+    config::{ClientId, Exposed, Invalid, Kind, ProxyEntry, ProxyOptions, Spec},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -40,7 +41,7 @@ pub(super) struct Proxy {
     pub spec: Spec,
     /// The target's host, as clients are told it.
     pub remote_host: Option<Rc<str>>,
-    pub options: HttpOptions,
+    pub options: ProxyOptions,
     pub address: SocketAddr,
     /// The link that serves it now.
     pub link: Option<u32>,
@@ -299,10 +300,8 @@ impl Proxy {
 /// What a client asks for, held to the rules that hold for a file.
 fn wish(open: &ProxyOpen) -> Result<Exposed, Invalid> {
     let spec: Spec = open.spec.parse()?;
-    let options = HttpOptions {
-        host: open.host.as_deref().map(str::parse).transpose()?,
-        trust_forwarded: open.trust_forwarded,
-    };
+    let options = ProxyOptions::deserialize(&open.options)
+        .map_err(|error| Invalid::new(error.to_string()))?;
     match options.misplaced(spec.kind) {
         Some((_, reason)) => Err(reason),
         None => Ok(Exposed { spec, options }),
@@ -325,25 +324,33 @@ mod tests {
 
     #[test]
     fn what_a_client_asks_for_is_held_to_the_rules_of_a_file() {
-        let open = |spec: &str, host: Option<&str>, trust_forwarded| ProxyOpen {
+        let open = |spec: &str, options: &str| ProxyOpen {
             request: 0,
             spec: spec.into(),
-            host: host.map(Into::into),
-            trust_forwarded,
+            options: serde_json::from_str(options).expect("an object"),
         };
-        let granted = wish(&open("https:0:a:443", Some("USER"), true)).expect("good options");
+        let granted = wish(&open(
+            "https:0:a:443",
+            r#"{"host":"USER","trust_forwarded":true}"#,
+        ))
+        .expect("good options");
         assert_eq!(granted.options.host, Some("user".parse().unwrap()));
         assert!(granted.options.trust_forwarded);
         for (open, expected) in [
-            (open("http:0:a", None, false), "is not http:"),
-            (open("http:0:a:80", Some(""), false), "is empty"),
-            (open("http:0:a:80", Some("a\r\nX: y"), false), "HOST"),
+            (open("http:0:a", "{}"), "is not http:"),
+            (open("http:0:a:80", r#"{"host":""}"#), "is empty"),
+            (open("http:0:a:80", r#"{"host":"a\r\nX: y"}"#), "HOST"),
+            (open("http:0:a:80", r#"{"host":7}"#), "invalid type"),
             (
-                open("tcp:0:a:80", Some("target"), false),
+                open("http:0:a:80", r#"{"colour":"red"}"#),
+                "unknown field `colour`",
+            ),
+            (
+                open("tcp:0:a:80", r#"{"host":"target"}"#),
                 "host is for the kinds http and https, not for tcp",
             ),
             (
-                open("forward:0", None, true),
+                open("forward:0", r#"{"trust_forwarded":true}"#),
                 "trust_forwarded is for the kinds http and https, not for forward",
             ),
         ] {

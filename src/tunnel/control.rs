@@ -6,6 +6,7 @@
 use std::{borrow::Cow, fmt, io, rc::Rc};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
+use serde_json::{Map, Value};
 
 use super::ids::{ProxyId, UserId};
 
@@ -42,12 +43,10 @@ pub struct ProxyOpen {
     pub request: u32,
     /// What to open, as on the command line.
     pub spec: String,
-    /// What the origin is to get as `Host`, as in a configuration; absent for the kind's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The users are proxies whose word of their own users is passed on.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub trust_forwarded: bool,
+    /// As beside a `spec` in a configuration. A server refuses to open what has options that it does not
+    /// know.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub options: Map<String, Value>,
 }
 
 /// The server's answer to [`ProxyOpen`].
@@ -310,17 +309,17 @@ mod tests {
 
     #[test]
     fn options_of_a_proxy_are_absent_unless_said() {
-        let open = |host: Option<&str>, trust_forwarded| ProxyOpen {
+        let open = |options| ProxyOpen {
             request: 1,
             spec: "http:0:a:80".into(),
-            host: host.map(Into::into),
-            trust_forwarded,
+            options,
         };
+        let host = Map::from_iter([("host".into(), Value::from("target"))]);
         for (open, json) in [
-            (open(None, false), r#"{"request":1,"spec":"http:0:a:80"}"#),
+            (open(Map::new()), r#"{"request":1,"spec":"http:0:a:80"}"#),
             (
-                open(Some("target"), true),
-                r#"{"request":1,"spec":"http:0:a:80","host":"target","trust_forwarded":true}"#,
+                open(host),
+                r#"{"request":1,"spec":"http:0:a:80","options":{"host":"target"}}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&open).unwrap(), json);

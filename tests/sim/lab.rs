@@ -13,7 +13,7 @@ use std::{
 
 use siding::{
     client::Client,
-    config::{Allow, ClientConfig, ClientId, HttpOptions, ProxyEntry, ServerConfig, Spec},
+    config::{Allow, ClientConfig, ClientId, ProxyEntry, ProxyOptions, ServerConfig, Spec},
     reactor::{Reactor, Role},
     server::Server,
 };
@@ -168,7 +168,7 @@ impl Configs {
             ProxyEntry {
                 client: client_id(),
                 spec: spec.parse::<Spec>().expect("a spec"),
-                options: HttpOptions::default(),
+                options: ProxyOptions::default(),
             }
         };
         let server = ServerConfig {

@@ -21,7 +21,7 @@ use std::{
 
 use siding::{
     client::Client,
-    config::{Allow, ClientConfig, Exposed, HttpOptions, ProxyEntry, ServerConfig, Spec, Token},
+    config::{Allow, ClientConfig, Exposed, ProxyEntry, ProxyOptions, ServerConfig, Spec, Token},
     pool::{Eviction, Refusal},
     reactor::Reactor,
     server::Server,
@@ -490,7 +490,7 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
         let entry = |spec| ProxyEntry {
             client: id.clone(),
             spec,
-            options: HttpOptions::default(),
+            options: ProxyOptions::default(),
         };
         server.proxies = specs.map(entry).into();
         let rule = "origin.test:*".parse().expect("a rule");

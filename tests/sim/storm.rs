@@ -8,7 +8,7 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use siding::{
-    config::{ClientConfig, HttpOptions, PoolMode, ProxyEntry, ServerConfig},
+    config::{ClientConfig, PoolMode, ProxyEntry, ProxyOptions, ServerConfig},
     tunnel::mux::EndCounts,
 };
 
@@ -42,7 +42,7 @@ fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
         spec: format!("tcp:{ROGUE_PORT}:origin.test:7")
             .parse()
             .expect("a spec"),
-        options: HttpOptions::default(),
+        options: ProxyOptions::default(),
     });
     server.timeouts.request_body = seconds(rng, &[4, 60]);
     server.timeouts.request_head = seconds(rng, &[4, 30]);

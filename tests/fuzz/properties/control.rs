@@ -21,7 +21,7 @@ pub fn check(input: &[u8]) {
     match kind {
         b'h' => taken::<Hello>(payload, &["id", "window", "version"], &["proof"]),
         b'w' => taken::<Welcome>(payload, &["window", "version"], &["proof"]),
-        b'o' => taken::<ProxyOpen>(payload, &["request", "spec"], &["host", "trust_forwarded"]),
+        b'o' => taken::<ProxyOpen>(payload, &["request", "spec"], &["options"]),
         b'p' => taken::<ProxyOpened>(payload, &["request"], &["proxy_id", "address", "error"]),
         b'c' => {
             taken::<ProxyConnect>(payload, CONNECT_REQUIRED, &["request"]);
