@@ -21,10 +21,10 @@ use log::Level;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Invalid, Kind,
+    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Identity, Invalid, Kind,
     LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
     Roots, Rule, ServerConfig, ServerUrl, Spec, Token,
-    file::{ClientFile, Document, GrantFile, Object, ServerFile},
+    file::{CertificateFile, ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
     value::{Address, Bind, LogLevel, Spin},
@@ -237,6 +237,19 @@ struct ServerArguments {
     #[argh(option, arg_name = "IP")]
     bind: Option<Bind>,
 
+    /// the server's certificate and its chain (PEM): clients are spoken to by TLS (wss://)
+    #[argh(option, arg_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// the key of --cert (PEM)
+    #[argh(option, arg_name = "FILE")]
+    key: Option<PathBuf>,
+
+    /// certificates (PEM) of the authority by which clients must be certified, besides knowing the
+    /// token
+    #[argh(option, arg_name = "FILE")]
+    client_ca: Option<PathBuf>,
+
     /// have a client serve a proxy; may be repeated
     #[argh(option, arg_name = "CLIENT=SPEC")]
     proxy: Vec<ProxyEntry>,
@@ -272,7 +285,7 @@ win.")]
 #[argh(example = "{command_name} --id edge-1 --token-file edge.token \\
     --server ws://edge.example.com:7000 --expose tcp:10033:127.0.0.1:2222")]
 struct ClientArguments {
-    /// where the server is: ws://HOST[:PORT][/PATH] (default ws://127.0.0.1:7000)
+    /// where the server is: wss://HOST[:PORT][/PATH], or ws:// (default ws://127.0.0.1:7000)
     #[argh(option, arg_name = "URL")]
     server: Option<ServerUrl>,
 
@@ -292,6 +305,18 @@ struct ClientArguments {
     /// allow what the server may have dialled besides what is exposed; may be repeated
     #[argh(option, arg_name = "RULE")]
     allow: Vec<Rule>,
+
+    /// certificates (PEM) of a private authority of the server, trusted besides the system's
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// this client's certificate and its chain (PEM), for a server with --client-ca
+    #[argh(option, arg_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// the key of --cert (PEM)
+    #[argh(option, arg_name = "FILE")]
+    key: Option<PathBuf>,
 
     /// certificates (PEM) of a private authority of https targets, trusted besides the system's
     #[argh(option, arg_name = "FILE")]
@@ -502,6 +527,20 @@ fn server(
         ));
     }
 
+    let files = Files { document };
+    let first = files.identity((typed.cert, typed.key), (file.cert, file.key))?;
+    let mut identities = Vec::from_iter(first);
+    for (index, Object(pair)) in file.certificates.into_iter().enumerate() {
+        let field = format!("certificates[{index}]");
+        identities.push(files.listed_identity(&field, &pair)?);
+    }
+    let client_ca_from = Source::of(typed.client_ca.is_some(), document);
+    let client_ca = files.roots(typed.client_ca, file.client_ca, "--client-ca", "client_ca")?;
+    if client_ca.is_some() && identities.is_empty() {
+        let reason = "clients show certificates to a server that has one: give --cert and --key";
+        return Err(client_ca_from.error("--client-ca", "client_ca", reason));
+    }
+
     let proxies_from = Source::of(!typed.proxy.is_empty(), document);
     let proxies = if typed.proxy.is_empty() {
         file.proxies
@@ -520,6 +559,13 @@ fn server(
         proxies_from,
         name,
     )?;
+    if let Some(index) = proxies.iter().position(|proxy| proxy.options.tls)
+        && identities.is_empty()
+    {
+        let reason = "TLS needs a certificate: give --cert and --key, or the fields cert and key";
+        let name = name(index);
+        return Err(proxies_from.error(&name, &format!("{name}.tls"), reason));
+    }
     let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
     if let Some((earlier, index)) = repeated(proxies.iter().map(listener)) {
         let address = proxies[index].spec.address(bind);
@@ -539,6 +585,8 @@ fn server(
         listen,
         bind,
         token,
+        identities,
+        client_ca,
         proxies,
         clients: match document {
             Some(document) => grants(file.clients, bind, document)?,
@@ -642,16 +690,10 @@ fn client(
         return Err(expose_from.error(&name(index), &name(index), reason));
     }
 
-    let target_ca = match (typed.target_ca, file.target_ca, document) {
-        (Some(path), _, _) => {
-            Some(Roots::read(&path).map_err(|error| Source::Flag.error("--target-ca", "", error))?)
-        }
-        (None, Some(path), Some(document)) => Some(
-            Roots::read(&document.beside(&path))
-                .map_err(|error| document.error("target_ca", error))?,
-        ),
-        (None, _, _) => None,
-    };
+    let files = Files { document };
+    let identity = files.identity((typed.cert, typed.key), (file.cert, file.key))?;
+    let ca = files.roots(typed.ca, file.ca, "--ca", "ca")?;
+    let target_ca = files.roots(typed.target_ca, file.target_ca, "--target-ca", "target_ca")?;
 
     let rules = if typed.allow.is_empty() {
         file.allow
@@ -664,6 +706,8 @@ fn client(
         token,
         allow: Allow::new(rules, expose.iter().map(|exposed| &exposed.spec)),
         expose,
+        ca,
+        identity,
         target_ca,
         memory_max: typed.memory_max.or(file.memory_max),
         timeouts: file.timeouts,
@@ -674,6 +718,65 @@ fn client(
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
     })
+}
+
+/// The files that flags and fields name.
+struct Files<'a> {
+    document: Option<&'a Document>,
+}
+
+impl Files<'_> {
+    fn roots(
+        &self,
+        typed: Option<PathBuf>,
+        field: Option<PathBuf>,
+        flag: &str,
+        name: &str,
+    ) -> Result<Option<Roots>, Invalid> {
+        let from = Source::of(typed.is_some(), self.document);
+        typed
+            .or_else(|| field.map(|path| self.beside(&path)))
+            .map(|path| Roots::read(&path).map_err(|error| from.error(flag, name, error)))
+            .transpose()
+    }
+
+    /// A certificate and its key, which come from the same place: a flag does not go with a field.
+    fn identity(
+        &self,
+        typed: (Option<PathBuf>, Option<PathBuf>),
+        field: (Option<PathBuf>, Option<PathBuf>),
+    ) -> Result<Option<Identity>, Invalid> {
+        let is_typed = typed.0.is_some() || typed.1.is_some();
+        let from = Source::of(is_typed, self.document);
+        let pair = if is_typed {
+            typed
+        } else {
+            let beside = |path: Option<PathBuf>| path.map(|path| self.beside(&path));
+            (beside(field.0), beside(field.1))
+        };
+        match pair {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Identity::read(&certificate, &key)
+                .map(Some)
+                .map_err(|error| from.error("--cert", "cert", error)),
+            (Some(_), None) => Err(from.error("--cert", "cert", "its key is missing (--key, key)")),
+            (None, Some(_)) => {
+                Err(from.error("--key", "key", "its certificate is missing (--cert, cert)"))
+            }
+        }
+    }
+
+    fn listed_identity(&self, field: &str, pair: &CertificateFile) -> Result<Identity, Invalid> {
+        Identity::read(&self.beside(&pair.cert), &self.beside(&pair.key))
+            .map_err(|error| Source::of(false, self.document).error("", field, error))
+    }
+
+    fn beside(&self, path: &Path) -> PathBuf {
+        match self.document {
+            Some(document) => document.beside(path),
+            None => path.to_owned(),
+        }
+    }
 }
 
 /// Refuses options that mean nothing for the kind of their proxy.

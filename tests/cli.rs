@@ -105,8 +105,8 @@ fn wrong_usage_ends_with_two_and_names_the_flag() {
         (&["client"], "--id"),
         (&["client", "--id", "edge 1"], "--id"),
         (
-            &["client", "--id", "edge-1", "--server", "wss://a"],
-            "not available in this version",
+            &["client", "--id", "edge-1", "--server", "https://a"],
+            "another scheme than ws and wss",
         ),
         (&["client", "--id", "edge-1", "--pool", "most"], "--pool"),
         (&["demo", "--log", "loud"], "--log"),

@@ -739,6 +739,9 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
                 "--listen",
                 "--token-file",
                 "--bind",
+                "--cert",
+                "--key",
+                "--client-ca",
                 "--proxy",
                 "--memory-max",
                 "--spin",
@@ -754,6 +757,9 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
                 "--token-file",
                 "--expose",
                 "--allow",
+                "--ca",
+                "--cert",
+                "--key",
                 "--target-ca",
                 "--pool",
                 "--memory-max",
@@ -769,7 +775,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
         for flag in flags {
             assert!(help.contains(&format!("\n  {flag} ")), "{flag}: {help}");
         }
-        for absent in ["wss", "--admin", "--cert", "--key", "--ca ", "socks", "tls"] {
+        for absent in ["--admin", "--via", "socks"] {
             assert!(!help.to_lowercase().contains(absent), "{absent}: {help}");
         }
     }
@@ -825,8 +831,8 @@ fn wrong_usage_is_refused_with_the_flag_named() {
             "is not a number from 1 to 65535",
         ),
         (
-            &["client", "--id", "a", "--server", "wss://b"],
-            "not available in this version",
+            &["client", "--id", "a", "--server", "https://b"],
+            "another scheme than ws and wss",
         ),
         (
             &["client", "--id", "a", "--allow", "10.0.0.1/8:1"],
@@ -873,4 +879,115 @@ fn arguments_that_are_not_utf8_are_refused() {
     };
     assert_eq!(code, 2);
     assert!(text.contains("not UTF-8"), "{text}");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn certificates_come_with_their_keys() {
+    let folder = Folder::new("cli-certificates");
+    let pair = |name: &str| {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name");
+        (
+            folder.file(&format!("{name}.pem"), &made.cert.pem()),
+            folder.file(&format!("{name}.key"), &made.signing_key.serialize_pem()),
+        )
+    };
+    let (certificate, key) = pair("a.test");
+    let (_, other_key) = pair("b.test");
+    let (certificate, key) = (text(&certificate), text(&key));
+    let config = server_of(
+        &[
+            "server",
+            "--cert",
+            certificate,
+            "--key",
+            key,
+            "--client-ca",
+            certificate,
+        ],
+        None,
+    );
+    assert_eq!(
+        (config.identities.len(), config.client_ca.is_some()),
+        (1, true)
+    );
+    let config = client_of(
+        &[
+            "client",
+            "--id",
+            "a",
+            "--cert",
+            certificate,
+            "--key",
+            key,
+            "--ca",
+            certificate,
+        ],
+        None,
+    );
+    assert!(config.identity.is_some() && config.ca.is_some());
+    let file = folder.file(
+        "server.json",
+        r#"{ "cert": "a.test.pem", "key": "a.test.key",
+             "certificates": [ { "cert": "b.test.pem", "key": "b.test.key" } ],
+             "proxies": [ { "client": "a", "spec": "http:1:b:2", "tls": true } ] }"#,
+    );
+    let config = server_of(&["server", "--config", text(&file)], None);
+    assert_eq!(config.identities.len(), 2);
+    assert!(config.proxies[0].options.tls);
+
+    for (arguments, expected) in [
+        (
+            &["server", "--cert", certificate][..],
+            "--cert: its key is missing",
+        ),
+        (
+            &["server", "--key", key],
+            "--key: its certificate is missing",
+        ),
+        (
+            &["server", "--cert", certificate, "--key", text(&other_key)],
+            "b.test.key: keys may not be consistent",
+        ),
+        (
+            &["server", "--cert", key, "--key", key],
+            "holds no certificate in PEM",
+        ),
+        (
+            &["server", "--cert", certificate, "--key", certificate],
+            "holds no private key in PEM",
+        ),
+        (
+            &["server", "--client-ca", certificate],
+            "--client-ca: clients show certificates to a server that has one",
+        ),
+        (
+            &["client", "--id", "a", "--cert", certificate],
+            "--cert: its key is missing",
+        ),
+    ] {
+        let reason = refusal(arguments);
+        assert!(reason.contains(expected), "{arguments:?}: {reason}");
+    }
+    for (role, json, expected) in [
+        (
+            "server",
+            "{ \"certificates\": [\n{ \"cert\": \"a.test.pem\", \"key\": \"absent\" } ] }",
+            "line 2: certificates[0]: ",
+        ),
+        (
+            "server",
+            "{ \"proxies\": [ \"a=tcp:1:b:2\",\n{ \"client\": \"a\", \"spec\": \"http:2:b:2\", \"tls\": true } ] }",
+            "line 2: proxies[1].tls: TLS needs a certificate",
+        ),
+        (
+            "client",
+            "{ \"id\": \"a\",\n\"key\": \"a.test.key\" }",
+            "line 2: key: its certificate",
+        ),
+    ] {
+        let file = folder.file("refused.json", json);
+        let reason = refusal(&[role, "--config", text(&file)]);
+        assert!(reason.contains(expected), "{json}: {reason}");
+    }
 }

@@ -133,7 +133,7 @@ impl Client {
     /// Dials the server.
     pub(super) fn connect<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         let server = Upstream {
-            secure: false,
+            secure: self.config.server.secure,
             target: self.config.server.target(),
         };
         self.dial(io, server, Whose::Link, now);
@@ -149,7 +149,7 @@ impl Client {
             Ok(connected) => connected,
             Err(reason) => return self.link_down(io, Down::Passing(reason.to_string()), now),
         };
-        if !peer.ip().is_loopback() {
+        if !self.config.server.secure && !peer.ip().is_loopback() {
             warn!(
                 "{} is not encrypted: the token is safe, what follows it is not",
                 self.config.server
@@ -162,7 +162,7 @@ impl Client {
         );
         let mut nonce = Nonce::default();
         io.random(&mut nonce);
-        let host = self.config.server.target().to_string();
+        let host = self.config.server.host_field();
         let (asking, request) = Asking::new(&host, &self.config.server.path, &nonce);
         // The first bytes on this connection: there is room for them, or nobody is there.
         let written = io.write(key, request.as_bytes());
@@ -227,7 +227,13 @@ impl Client {
                 Err(error) => Down::Passing(error.to_string()),
             },
             Gathered::TooLong(_) => Down::Passing("its answer is too long".into()),
-            Gathered::Ended => Down::Passing("closed before its answer".into()),
+            Gathered::Ended if self.config.server.secure => {
+                Down::Passing("closed before its answer".into())
+            }
+            Gathered::Ended => Down::Passing(
+                "closed before its answer; does it speak TLS? then its URL begins with wss://"
+                    .into(),
+            ),
             Gathered::Failed(error) => Down::Passing(error.to_string()),
         };
         self.link_down(io, down, now);

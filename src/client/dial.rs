@@ -291,7 +291,11 @@ impl Client {
                 found.waiting.clear();
                 found.progress = Progress::Securing(peer);
                 io.set_deadline(found.timer, Deadline::At(found.deadline));
-                match self.tls.session(&found.upstream.target.host) {
+                let trust = match found.whose {
+                    Whose::Link => &mut self.link_tls,
+                    Whose::Stream(_) => &mut self.tls,
+                };
+                match trust.session(&found.upstream.target.host) {
                     Ok(session) => {
                         io.start_tls(key, session);
                         self.secure(io, dial, key, peer, now);
@@ -326,12 +330,18 @@ impl Client {
             Ok(true) => self.dial_succeeded(io, dial, key, peer, now),
             Ok(false) => {}
             Err(error) => {
-                warn!(
-                    "{} at {peer}: TLS: {error}",
-                    self.dials.slab[dial as usize].upstream
-                );
+                let called = self.called(&self.dials.slab[dial as usize]);
+                warn!("{called} at {peer}: TLS: {error}");
                 self.dial_failed(io, dial, Reason::TlsFailed, now);
             }
+        }
+    }
+
+    /// What is dialled, for the log.
+    fn called(&self, dial: &Dial) -> String {
+        match dial.whose {
+            Whose::Link => self.config.server.to_string(),
+            Whose::Stream(_) => dial.upstream.to_string(),
         }
     }
 

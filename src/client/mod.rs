@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{Level, debug, info, log_enabled, warn};
+use log::{Level, debug, error, info, log_enabled, warn};
 use slab::Slab;
 
 use self::{
@@ -81,7 +81,10 @@ pub struct Client {
     connection: Connection,
     backoff: Backoff,
     dials: Dials,
+    /// Towards targets.
     tls: Trust,
+    /// Towards the server.
+    link_tls: Trust,
     carried: Slab<Carried>,
     pool: Pool<Upstream>,
     places: Places,
@@ -119,7 +122,8 @@ impl Client {
             connection: Connection::Idle,
             backoff: Backoff::default(),
             dials: Dials::default(),
-            tls: Trust::new(config.target_ca.clone()),
+            tls: Trust::new("--target-ca", config.target_ca.clone(), None),
+            link_tls: Trust::new("--ca", config.ca.clone(), config.identity.clone()),
             carried: Slab::new(),
             pool: Pool::new(PoolLimits {
                 max_idle: match config.pool.mode {
@@ -361,6 +365,18 @@ impl<N: Net> Role<N> for Client {
 
     fn resolved(&mut self, io: &mut Reactor<N, Owner>, name: &str, found: &Found, now: Now) {
         self.name_resolved(io, name, found, now);
+    }
+
+    fn reload(&mut self, _: &mut Reactor<N, Owner>, _: Now) {
+        match (self.link_tls.again(), self.tls.again()) {
+            (Ok(link), Ok(targets)) => {
+                (self.link_tls, self.tls) = (link, targets);
+                info!("reload: certificates read again");
+            }
+            (Err(reason), _) | (_, Err(reason)) => {
+                error!("reload: nothing changed: {reason}");
+            }
+        }
     }
 
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

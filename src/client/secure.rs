@@ -1,9 +1,9 @@
-//! Whom TLS trusts: the sessions towards `https` targets.
+//! Whom TLS trusts: the sessions towards `https` targets, and towards the server.
 //!
 //! It owns the roots and the tickets of earlier sessions, and knows no socket. Certificates are always
-//! verified, against the system's roots and those of `--target-ca`; nothing here can turn that off.
-//! The roots are loaded when the first session is asked for: a client without `https` targets needs
-//! neither the file nor the memory.
+//! verified, against the system's roots and those of `--target-ca` or `--ca`; nothing here can turn that
+//! off. The system's roots are loaded when the first session is asked for: a client without `https`
+//! targets needs neither the file nor the memory.
 
 use std::sync::Arc;
 
@@ -13,26 +13,44 @@ use rustls::{
     client::Resumption,
     crypto::ring,
     pki_types::{DnsName, ServerName},
+    sign::SingleCertAndKey,
 };
 
 use crate::{
-    config::{Host, Roots},
+    config::{Host, Identity, Invalid, Roots},
     reactor::Session,
 };
 
 /// Trusted roots, and what is remembered of earlier sessions.
 pub(super) struct Trust {
     added: Option<Roots>,
+    /// What is shown to those who ask.
+    identity: Option<Identity>,
+    /// Whose sake it is for when there are no roots.
+    flag: &'static str,
     config: Option<Arc<ClientConfig>>,
 }
 
 impl Trust {
-    /// The system's roots, and these.
-    pub fn new(added: Option<Roots>) -> Trust {
+    /// The system's roots, and those that `flag` names. Where a certificate of ours is asked for, it is
+    /// this one.
+    pub fn new(flag: &'static str, added: Option<Roots>, identity: Option<Identity>) -> Trust {
         Trust {
             added,
+            identity,
+            flag,
             config: None,
         }
+    }
+
+    /// As the files are now, and without what was remembered of earlier sessions.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn again(&self) -> Result<Trust, Invalid> {
+        let added = self.added.as_ref().map(Roots::again).transpose()?;
+        let identity = self.identity.as_ref().map(Identity::again).transpose()?;
+        Ok(Trust::new(self.flag, added, identity))
     }
 
     /// A session with a target, which has to show a certificate for the name that it was asked for by.
@@ -69,13 +87,21 @@ impl Trust {
             roots.add(certificate).map_err(|error| error.to_string())?;
         }
         if roots.is_empty() {
-            return Err("TLS trusts nobody: the system has no roots; give --target-ca".into());
+            let flag = self.flag;
+            return Err(format!(
+                "TLS trusts nobody: the system has no roots; give {flag}"
+            ));
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                identity.certified().as_ref().clone(),
+            ))),
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(RESUMED_MAX);
         Ok(config)

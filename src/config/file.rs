@@ -135,6 +135,14 @@ pub struct ServerFile {
     pub bind: Option<Bind>,
     /// As `--token-file`, relative to this file.
     pub token_file: Option<PathBuf>,
+    /// As `--cert`, relative to this file.
+    pub cert: Option<PathBuf>,
+    /// As `--key`, relative to this file.
+    pub key: Option<PathBuf>,
+    /// Further certificates, for those who ask for their names.
+    pub certificates: Vec<Object<CertificateFile>>,
+    /// As `--client-ca`, relative to this file.
+    pub client_ca: Option<PathBuf>,
     /// As `--proxy`.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may expose.
@@ -149,6 +157,16 @@ pub struct ServerFile {
     pub limits: ServerLimits,
     /// As `--spin`.
     pub spin: Option<Spin>,
+}
+
+/// An entry of `certificates`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFile {
+    /// A certificate and its chain, relative to this file.
+    pub cert: PathBuf,
+    /// Its key, relative to this file.
+    pub key: PathBuf,
 }
 
 /// An entry of `clients`.
@@ -177,6 +195,12 @@ pub struct ClientFile {
     pub id: Option<ClientId>,
     /// As `--token-file`, relative to this file.
     pub token_file: Option<PathBuf>,
+    /// As `--ca`, relative to this file.
+    pub ca: Option<PathBuf>,
+    /// As `--cert`, relative to this file.
+    pub cert: Option<PathBuf>,
+    /// As `--key`, relative to this file.
+    pub key: Option<PathBuf>,
     /// As `--expose`.
     pub expose: Vec<Exposed>,
     /// As `--allow`.

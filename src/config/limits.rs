@@ -148,10 +148,15 @@ pub struct ServerLimits {
     /// 16 KiB, in which a request that comes alone is read at once with its head and first bytes.
     #[serde(deserialize_with = "pipelined")]
     pub pipelined: usize,
-    /// Links before their welcome. 256: room for a fleet that reconnects at once, while strangers
-    /// hold at most that many sockets and 4 KiB each.
+    /// Links before their welcome. 256: a fleet that reconnects at once gets in by so many at a time,
+    /// while strangers hold at most that many sockets and 4 KiB each. More wait to be accepted, and who
+    /// takes longer than a second makes room for them.
     #[serde(deserialize_with = "concurrency")]
     pub handshakes: usize,
+    /// Users between whom and us TLS does not stand yet. 256, as for links: a handshake costs a
+    /// millisecond of one core, so that more would not be served sooner.
+    #[serde(deserialize_with = "concurrency")]
+    pub user_handshakes: usize,
 }
 
 impl Default for ServerLimits {
@@ -165,6 +170,7 @@ impl Default for ServerLimits {
             trailers: 8 << 10,
             pipelined: 16 << 10,
             handshakes: 256,
+            user_handshakes: 256,
         }
     }
 }
@@ -404,7 +410,8 @@ mod tests {
         assert_eq!(
             read(
                 r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "request_line": 1025,
-                "chunk_extension": 0, "trailers": 1, "pipelined": 1026, "handshakes": 2 }"#
+                "chunk_extension": 0, "trailers": 1, "pipelined": 1026, "handshakes": 2,
+                "user_handshakes": 3 }"#
             ),
             Ok(ServerLimits {
                 undelivered: 1 << 20,
@@ -414,7 +421,8 @@ mod tests {
                 chunk_extension: 0,
                 trailers: 1,
                 pipelined: 1026,
-                handshakes: 2
+                handshakes: 2,
+                user_handshakes: 3,
             })
         );
         assert_eq!(

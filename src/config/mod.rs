@@ -10,6 +10,8 @@
 
 pub mod file;
 pub mod id;
+#[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
+pub mod identity;
 pub mod limits;
 pub mod locate;
 pub mod memory;
@@ -31,6 +33,7 @@ use std::{
 
 pub use self::{
     id::ClientId,
+    identity::Identity,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
     memory::MemoryMax,
     options::{HostPolicy, ProxyOptions},
@@ -52,6 +55,11 @@ pub struct ServerConfig {
     /// What clients must prove to know, unless [`ServerConfig::clients`] says otherwise. `None`
     /// asks for nothing; `cli` sees to it that `listen` is a loopback address then.
     pub token: Option<Token>,
+    /// Who it is, where TLS is spoken to it: the first one by default, any other to those who ask for a
+    /// name that it is for. Without any the clients' listener is plain.
+    pub identities: Vec<Identity>,
+    /// Whom clients must be certified by, where they have to show a certificate.
+    pub client_ca: Option<Roots>,
     /// What the server asks of its clients.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may ask of the server; ids are unique.
@@ -73,6 +81,8 @@ impl Default for ServerConfig {
             listen: LISTEN_DEFAULT,
             bind: BIND_DEFAULT,
             token: None,
+            identities: Vec::new(),
+            client_ca: None,
             proxies: Vec::new(),
             clients: Vec::new(),
             memory_max: None,
@@ -206,6 +216,10 @@ pub struct ClientConfig {
     pub id: ClientId,
     /// What it proves to know. A client may connect without; the server refuses if it wants one.
     pub token: Option<Token>,
+    /// Whom its server may be certified by, besides the system's roots.
+    pub ca: Option<Roots>,
+    /// What it shows to a server that asks for a certificate.
+    pub identity: Option<Identity>,
     /// What it asks of the server.
     pub expose: Vec<Exposed>,
     /// All that it dials, exposed targets included.
@@ -231,6 +245,8 @@ impl ClientConfig {
             server: server_default(),
             id,
             token: None,
+            ca: None,
+            identity: None,
             expose: Vec::new(),
             allow: Allow::default(),
             target_ca: None,
@@ -255,6 +271,7 @@ pub const PORTS_DEFAULT: RangeInclusive<u16> = 1024..=u16::MAX;
 /// The server that a client dials unless told: one on [`LISTEN_DEFAULT`].
 pub fn server_default() -> ServerUrl {
     ServerUrl {
+        secure: false,
         host: Host::Address(LISTEN_DEFAULT.ip()),
         port: LISTEN_DEFAULT.port(),
         path: "/".into(),

@@ -12,6 +12,8 @@ impl Roots {
     /// # Errors
     /// Always: there is nothing to trust them for.
     pub fn read(_: &Path) -> Result<Roots, Invalid> {
-        Err(Invalid::new("this siding was built without TLS"))
+        Err(Invalid::new(WITHOUT))
     }
 }
+
+pub(super) const WITHOUT: &str = "this siding was built without TLS";

@@ -25,6 +25,9 @@ pub struct ProxyOptions {
     /// The proxy's users are proxies themselves, and what they say of their users is passed on.
     #[serde(skip_serializing_if = "is_false")]
     pub trust_forwarded: bool,
+    /// TLS is spoken to its users, with the server's certificates.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls: bool,
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -1,6 +1,12 @@
 //! Certificates of a private authority, from a file.
 
-use std::{fmt, fs::File, io::Read, path::Path, rc::Rc};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use rustls::{
     RootCertStore,
@@ -9,9 +15,12 @@ use rustls::{
 
 use super::Invalid;
 
-/// Roots to trust besides the system's: at least one, and each is a certificate.
+/// Roots to trust: at least one, and each is a certificate.
 #[derive(Clone)]
-pub struct Roots(Rc<[CertificateDer<'static>]>);
+pub struct Roots {
+    path: PathBuf,
+    certificates: Rc<[CertificateDer<'static>]>,
+}
 
 impl Roots {
     /// Reads a PEM file of one or more certificates.
@@ -22,13 +31,7 @@ impl Roots {
     pub fn read(path: &Path) -> Result<Roots, Invalid> {
         let refused =
             |reason: &dyn fmt::Display| Invalid::new(format!("{}: {reason}", path.display()));
-        let mut pem = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem))
-            .map_err(|error| refused(&error))?;
-        if pem.len() as u64 > FILE_BYTES_MAX {
-            return Err(refused(&"is larger than 4 MiB, which no list of roots is"));
-        }
+        let pem = read_pem(path)?;
         let mut certificates = Vec::new();
         let mut store = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -45,19 +48,48 @@ impl Roots {
         if certificates.is_empty() {
             return Err(refused(&"holds no certificate in PEM"));
         }
-        Ok(Roots(certificates.into()))
+        Ok(Roots {
+            path: path.to_owned(),
+            certificates: certificates.into(),
+        })
+    }
+
+    /// What the file holds now.
+    ///
+    /// # Errors
+    /// As [`Roots::read`].
+    pub fn again(&self) -> Result<Roots, Invalid> {
+        Roots::read(&self.path)
     }
 
     /// The certificates, in the order of the file.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.0
+        &self.certificates
     }
 }
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({})", self.0.len())
+        write!(f, "Roots({})", self.path.display())
     }
+}
+
+/// Reads a file of PEM.
+///
+/// # Errors
+/// It cannot be read, or is too large; the message begins with its name.
+pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, Invalid> {
+    let refused = |reason: &dyn fmt::Display| Invalid::new(format!("{}: {reason}", path.display()));
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem))
+        .map_err(|error| refused(&error))?;
+    if pem.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(
+            &"is larger than 4 MiB, which no list of certificates is",
+        ));
+    }
+    Ok(pem)
 }
 
 /// The roots of all browsers together take a quarter of a megabyte.

@@ -7,12 +7,14 @@ use super::{
     value::{self, Invalid, impl_text},
 };
 
-/// Where a client finds its server: `ws://host[:port][/path]` (RFC 6455 §3).
+/// Where a client finds its server: `ws://host[:port][/path]`, or `wss://` (RFC 6455 §3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
+    /// `wss`: TLS is spoken to it.
+    pub secure: bool,
     /// The server's name or address.
     pub host: Host,
-    /// Its port; 80 where none was written. Never 0.
+    /// Its port; that of the scheme where none was written. Never 0.
     pub port: u16,
     /// The request target of the upgrade, with any query: begins with `/`, visible ASCII only.
     pub path: Box<str>,
@@ -26,10 +28,17 @@ impl ServerUrl {
             port: self.port,
         }
     }
+
+    /// What the upgrade says as `Host`.
+    pub fn host_field(&self) -> String {
+        self.target().host_field(default_port(self.secure))
+    }
 }
 
-/// The port of the `ws` scheme (RFC 6455 §3).
-const PORT_DEFAULT: u16 = 80;
+/// The port of a scheme (RFC 6455 §3).
+const fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
 
 /// The longest path. The whole upgrade request must stay well under what a server reads before it
 /// knows who asks.
@@ -41,19 +50,20 @@ impl FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refused = |why: &str| {
             Invalid::new(format!(
-                "{text:?} {why}; write ws://HOST[:PORT][/PATH], such as ws://127.0.0.1:7000"
+                "{text:?} {why}; write wss://HOST[:PORT][/PATH] or ws://…, such as ws://127.0.0.1:7000"
             ))
         };
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| refused("is not a URL"))?;
-        if scheme.eq_ignore_ascii_case("wss") {
-            return Err(refused(
-                "is a wss:// URL, which is not available in this version",
-            ));
+        let secure = scheme.eq_ignore_ascii_case("wss");
+        if !secure && !scheme.eq_ignore_ascii_case("ws") {
+            return Err(refused("has another scheme than ws and wss"));
         }
-        if !scheme.eq_ignore_ascii_case("ws") {
-            return Err(refused("has another scheme than ws"));
+        if secure && !cfg!(feature = "tls") {
+            return Err(Invalid::new(format!(
+                "{text:?} needs TLS, without which this siding was built"
+            )));
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -68,11 +78,11 @@ impl FromStr for ServerUrl {
             ));
         }
         let (host, port) = match split_outside_brackets(authority)?.as_slice() {
-            [host] => (host.parse()?, PORT_DEFAULT),
+            [host] => (host.parse()?, default_port(secure)),
             [host, port] => (host.parse()?, value::target_port(port)?),
             _ => {
                 return Err(refused(
-                    "is not HOST[:PORT] after ws:// (IPv6 addresses in brackets)",
+                    "is not HOST[:PORT] after :// (IPv6 addresses in brackets)",
                 ));
             }
         };
@@ -81,14 +91,20 @@ impl FromStr for ServerUrl {
         } else {
             format!("/{path}").into()
         };
-        Ok(Self { host, port, path })
+        Ok(Self {
+            secure,
+            host,
+            port,
+            path,
+        })
     }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}", self.host)?;
-        if self.port != PORT_DEFAULT {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port != default_port(self.secure) {
             write!(f, ":{}", self.port)?;
         }
         if &*self.path != "/" {
@@ -137,6 +153,19 @@ mod tests {
                 "/?x=y:z",
             ),
             ("ws://a?x=/@", "ws://a/?x=/@", "a", 80, "/?x=/@"),
+            ("ws://a:443", "ws://a:443", "a", 443, "/"),
+            #[cfg(feature = "tls")]
+            (
+                "WSS://Edge.example.com/x",
+                "wss://edge.example.com/x",
+                "edge.example.com",
+                443,
+                "/x",
+            ),
+            #[cfg(feature = "tls")]
+            ("wss://a:443", "wss://a", "a", 443, "/"),
+            #[cfg(feature = "tls")]
+            ("wss://a:80", "wss://a:80", "a", 80, "/"),
         ] {
             let url: ServerUrl = text
                 .parse()
@@ -157,12 +186,9 @@ mod tests {
             ("", "is not a URL"),
             ("127.0.0.1:7000", "is not a URL"),
             ("ws:127.0.0.1", "is not a URL"),
-            ("http://a", "another scheme than ws"),
-            (
-                "wss://edge.example.com",
-                "wss:// URL, which is not available in this version",
-            ),
-            ("WSS://a", "not available in this version"),
+            ("http://a", "another scheme than ws and wss"),
+            #[cfg(not(feature = "tls"))]
+            ("wss://edge.example.com", "needs TLS"),
             ("ws://", "HOST \"\" is empty"),
             ("ws:///path", "HOST \"\" is empty"),
             ("ws://a:", "from 1 to 65535"),

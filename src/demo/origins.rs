@@ -188,6 +188,10 @@ impl<N: Net> Role<N> for Origins {
         self.over = true;
     }
 
+    fn reload(&mut self, _: &mut Reactor<N, Owner>, _: Now) {
+        // Nothing was read from a file.
+    }
+
     fn flush(&mut self, _: &mut Reactor<N, Owner>, _: Now) -> Flushed {
         Flushed::Idle
     }

@@ -103,6 +103,7 @@ impl Plan {
     fn client(&self, link: SocketAddr) -> Result<ClientConfig, String> {
         Ok(ClientConfig {
             server: ServerUrl {
+                secure: false,
                 host: Host::Address(link.ip()),
                 port: link.port(),
                 path: "/".into(),

@@ -23,7 +23,7 @@ use std::{
 
 use log::debug;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpListener};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -114,13 +114,14 @@ impl MioNet {
         })
     }
 
-    /// A selector that turns SIGINT and SIGTERM into [`Event::Stop`], for the whole process.
+    /// A selector that turns SIGINT and SIGTERM into [`Event::Stop`] and SIGHUP into
+    /// [`Event::Reload`], for the whole process.
     ///
     /// # Errors
     /// As [`MioNet::new`], or the handlers cannot be installed.
     pub fn with_signals() -> io::Result<Self> {
         let mut net = Self::new()?;
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         net.poll
             .registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -338,7 +339,10 @@ impl Net for MioNet {
                 }
                 SIGNALS => {
                     let pending = self.signals.iter_mut().flat_map(Signals::pending);
-                    events.extend(pending.map(|_| Event::Stop));
+                    events.extend(pending.map(|signal| match signal {
+                        SIGHUP => Event::Reload,
+                        _ => Event::Stop,
+                    }));
                 }
                 Token(index) => events.push(Event::Ready {
                     // Tokens were made from a u32 by `token`.

@@ -156,7 +156,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         // Users are of no use without their links.
         let kept = match purpose {
             Purpose::Link => 0,
-            Purpose::User | Purpose::Target | Purpose::SecureTarget => {
+            Purpose::User | Purpose::SecureUser | Purpose::Target | Purpose::SecureTarget => {
                 LINKS_KEPT * usize::from(Purpose::Link.weight())
             }
         };

@@ -110,7 +110,9 @@ pub enum Purpose {
     User,
     /// A target or origin.
     Target,
-    /// One to which TLS is spoken.
+    /// A user to whom TLS is spoken.
+    SecureUser,
+    /// A target to which TLS is spoken.
     SecureTarget,
 }
 
@@ -121,7 +123,7 @@ impl Purpose {
     pub fn weight(self) -> u8 {
         match self {
             Purpose::User | Purpose::Target => 1,
-            Purpose::SecureTarget => 4,
+            Purpose::SecureUser | Purpose::SecureTarget => 4,
             Purpose::Link => 8,
         }
     }
@@ -156,6 +158,8 @@ pub enum Event {
     },
     /// The operator asks the process to end (SIGINT, SIGTERM); the second time, at once.
     Stop,
+    /// The operator asks the process to read its files again (SIGHUP).
+    Reload,
 }
 
 /// Edge-triggered readiness, as hints: only `WouldBlock` says "no".

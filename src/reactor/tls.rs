@@ -111,6 +111,9 @@ impl Tls {
                     return Ok(read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(io::Error::new(error.kind(), "cut off, TLS was not ended"));
+                }
                 Err(error) => return Err(error),
             }
             self.feed(wire, scratch)?;

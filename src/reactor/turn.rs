@@ -36,6 +36,9 @@ pub trait Role<N: Net> {
     /// The operator asks to end; asked a second time, at once.
     fn stop(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
 
+    /// The operator asks to read files again.
+    fn reload(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
+
     /// Everything of this turn was handled: send what there is to send.
     fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
 
@@ -98,6 +101,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                     role.resolved(self, &name, &found, self.now);
                 }
                 Event::Stop => role.stop(self, self.now),
+                Event::Reload => role.reload(self, self.now),
             }
         }
         self.events = events;

@@ -424,7 +424,11 @@ fn host(proxy: &Proxy, request: &Request<'_>, target: &Target) -> Option<String>
 fn forwarded(proxy: &Proxy, user: IpAddr) -> Option<Forwarded> {
     (proxy.spec.kind != Kind::Forward).then_some(Forwarded {
         user,
-        proto: Scheme::Http,
+        proto: if proxy.options.tls {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        },
         trusted: proxy.options.trust_forwarded,
     })
 }

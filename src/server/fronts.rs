@@ -12,7 +12,7 @@ use std::{
 
 use log::{debug, info, trace};
 
-use super::{Owner, Server};
+use super::{Owner, Server, handshakes::Handshake, proxies::Proxy};
 use crate::{
     clock::Now,
     http::{Body, CONNECT_ESTABLISHED, Gather},
@@ -40,6 +40,8 @@ pub(super) struct Front {
 
 /// What a front is doing.
 pub(super) enum State {
+    /// TLS does not stand yet.
+    Securing(Handshake),
     /// A request head is awaited.
     Head(Gather),
     /// An exchange is under way.
@@ -64,7 +66,7 @@ impl Front {
 
     fn stream(&self) -> Option<Handle> {
         match self.state {
-            State::Head(_) => None,
+            State::Securing(_) | State::Head(_) => None,
             State::Exchange { stream, .. } | State::Connect(stream) | State::Raw(stream) => {
                 Some(stream)
             }
@@ -91,7 +93,24 @@ impl Server {
             exchange: 0,
         };
         trace!("{user} from {peer} at proxy {}", found.id);
-        let is_http = found.is_http();
+        let session = if found.options.tls {
+            let Some(session) = self.tls.user(found.is_http()) else {
+                return io.close(key);
+            };
+            Some(session)
+        } else {
+            None
+        };
+        let state = match session {
+            Some(session) => {
+                io.start_tls(key, session);
+                let at = now.instant + self.config.timeouts.handshake;
+                io.set_deadline(key, Deadline::At(at));
+                State::Securing(self.securing.begin(key, now.instant))
+            }
+            None => State::Head(Gather::default()),
+        };
+        let is_secure = matches!(state, State::Securing(_));
         let front = self.fronts.insert(Front {
             key,
             proxy,
@@ -101,10 +120,21 @@ impl Server {
                 IpAddr::V4(address) => address.to_ipv6_mapped(),
                 IpAddr::V6(address) => address,
             },
-            state: State::Head(Gather::default()),
+            state,
         }) as u32;
         io.set_owner(key, Owner::Front(front));
-        if is_http {
+        if !is_secure {
+            self.user_may_speak(io, front, now);
+        }
+    }
+
+    /// A user's bytes are its own from here on.
+    fn user_may_speak<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
+        let Front {
+            key, proxy, user, ..
+        } = self.fronts[front as usize];
+        if self.proxies.find(proxy).is_none_or(Proxy::is_http) {
+            self.fronts[front as usize].state = State::Head(Gather::default());
             io.set_deadline(
                 key,
                 Deadline::At(now.instant + self.config.timeouts.request_head),
@@ -115,6 +145,46 @@ impl Server {
             info!("{user}: refused, {reason}");
             self.fronts.remove(front as usize);
             io.close(key);
+        }
+    }
+
+    /// Goes on with the handshake of TLS.
+    fn secure_user<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
+        let Front { key, user, .. } = self.fronts[front as usize];
+        match io.handshake(key) {
+            Ok(true) => {
+                self.user_left_handshake(io, front);
+                self.user_may_speak(io, front, now);
+                // What came behind the handshake has had its event.
+                if self.fronts.contains(front as usize) {
+                    self.front_ready(io, front, now);
+                }
+            }
+            Ok(false) => {}
+            Err(error) => {
+                info!("{user}: refused, TLS: {error}");
+                self.drop_securing(io, front);
+            }
+        }
+    }
+
+    /// A handshake under way has had its time, and others wait.
+    pub(super) fn user_gives_way<N: Net>(&mut self, io: &mut Reactor<N, Owner>, key: Key) {
+        if let Some(Owner::Front(front)) = io.owner(key) {
+            self.drop_securing(io, front);
+        }
+    }
+
+    fn drop_securing<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        self.user_left_handshake(io, front);
+        io.close(self.fronts.remove(front as usize).key);
+    }
+
+    fn user_left_handshake<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        if let State::Securing(handshake) = self.fronts[front as usize].state {
+            for listener in self.securing.end(handshake) {
+                io.again(listener);
+            }
         }
     }
 
@@ -183,7 +253,10 @@ impl Server {
         };
         let link = found.link;
         let Some(stream) = found.stream() else {
-            return self.read_request(io, front, now);
+            return match found.state {
+                State::Securing(_) => self.secure_user(io, front, now),
+                _ => self.read_request(io, front, now),
+            };
         };
         let Some(tunnel) = self.links.tunnel(link) else {
             return;
@@ -233,6 +306,7 @@ impl Server {
         };
         let (link, key) = (found.link, found.key);
         match found.state {
+            State::Securing(_) => self.drop_securing(io, front),
             State::Head(_) => self.head_timeout(io, front),
             State::Exchange {
                 stream, go_ahead, ..
@@ -335,7 +409,7 @@ impl Server {
         };
         self.log_end(user, proxy, &ended, now);
         match self.fronts[front as usize].state {
-            State::Head(_) => {}
+            State::Securing(_) | State::Head(_) => {}
             State::Raw(_) => {
                 let key = self.fronts.remove(front as usize).key;
                 match ended.end {
@@ -412,6 +486,7 @@ impl Server {
             if self.fronts[front as usize].stream().is_some() {
                 self.fronts[front as usize].proxy = u32::MAX;
             } else {
+                self.user_left_handshake(io, front);
                 self.forget_head(front);
                 io.close(self.fronts.remove(front as usize).key);
             }
@@ -423,13 +498,15 @@ impl Server {
         let idle: Vec<u32> = self
             .fronts
             .iter()
-            .filter(|(_, front)| {
-                matches!(&front.state, State::Head(gather) if gather.held() == 0)
-                    && !io.is_readable(front.key)
+            .filter(|(_, front)| match &front.state {
+                State::Securing(_) => true,
+                State::Head(gather) => gather.held() == 0 && !io.is_readable(front.key),
+                _ => false,
             })
             .map(|(index, _)| index as u32)
             .collect();
         for front in idle {
+            self.user_left_handshake(io, front);
             io.close(self.fronts.remove(front as usize).key);
         }
     }

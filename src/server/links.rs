@@ -1,9 +1,9 @@
 //! Clients' links: from an accepted connection to a welcomed client, and what its frames mean.
 //!
 //! ```text
-//!  accepted --> Upgrade --101--> Hello --proof, welcome--> Up --goaway--> Up, draining
-//!                  \                \                        \
-//!                   refused          wrong token              newer link, error, silence
+//!  accepted --> Securing --TLS--> Upgrade --101--> Hello --proof, welcome--> Up --goaway--> draining
+//!                    \                \               \                       \
+//!                     no TLS           refused         wrong token             newer link, error, silence
 //! ```
 //!
 //! A client id has at most one link that takes new streams: the newest. Everything a link carried
@@ -11,16 +11,19 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use slab::Slab;
 
-use super::{Owner, Server};
+use super::{
+    Owner, Server,
+    handshakes::{Handshake, Handshakes},
+};
 use crate::{
     clock::Now,
     config::ClientId,
     http::{Gather, Gathered},
     key::Key,
-    reactor::{Deadline, Flushed, Reactor, net::Net},
+    reactor::{Deadline, Flushed, Reactor, Session, net::Net},
     tunnel::{
         Flush, Sent, Tunnel,
         control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
@@ -34,25 +37,28 @@ use crate::{
 };
 
 /// The links, by slot and by client.
-#[derive(Default)]
 pub(super) struct Links {
     entries: Slab<Entry>,
     /// The link of each client that takes new streams.
     by_client: HashMap<ClientId, u32>,
-    /// How many are not welcomed yet.
-    handshakes: usize,
+    /// Those that are not welcomed yet.
+    pub handshakes: Handshakes,
 }
 
 /// One link, or what may become one.
 pub(super) struct Entry {
     key: Key,
     peer: SocketAddr,
+    /// Until it is welcomed.
+    handshake: Handshake,
     state: State,
     /// It stands in the server's queue of links to flush.
     pub scheduled: bool,
 }
 
 enum State {
+    /// TLS does not stand yet.
+    Securing,
     /// The upgrade's head is awaited.
     Upgrade(Gather),
     /// The WebSocket stands, hello is awaited.
@@ -68,7 +74,7 @@ enum State {
 impl Entry {
     pub fn tunnel(&mut self) -> Option<&mut Tunnel> {
         match &mut self.state {
-            State::Upgrade(_) => None,
+            State::Securing | State::Upgrade(_) => None,
             State::Hello(tunnel, _) | State::Up { tunnel, .. } => Some(tunnel),
         }
     }
@@ -77,36 +83,55 @@ impl Entry {
     fn name(&self) -> String {
         match &self.state {
             State::Up { client, .. } => client.to_string(),
-            State::Upgrade(_) | State::Hello(..) => format!("from {}", self.peer),
+            State::Securing | State::Upgrade(_) | State::Hello(..) => {
+                format!("from {}", self.peer)
+            }
         }
     }
 }
 
 impl Links {
-    pub fn handshakes(&self) -> usize {
-        self.handshakes
+    pub fn new(handshakes_max: usize) -> Links {
+        Links {
+            entries: Slab::new(),
+            by_client: HashMap::new(),
+            handshakes: Handshakes::new(handshakes_max),
+        }
     }
 
     pub fn streams(&self) -> usize {
         self.entries
             .iter()
             .map(|(_, entry)| match &entry.state {
-                State::Upgrade(_) => 0,
+                State::Securing | State::Upgrade(_) => 0,
                 State::Hello(tunnel, _) | State::Up { tunnel, .. } => tunnel.mux.len(),
             })
             .sum()
     }
 
-    pub fn accepted<N: Net>(&mut self, key: Key, peer: SocketAddr, io: &mut Reactor<N, Owner>) {
+    /// A connection from which TLS is expected, or an upgrade at once.
+    pub fn accepted<N: Net>(
+        &mut self,
+        key: Key,
+        peer: SocketAddr,
+        session: Option<Session>,
+        io: &mut Reactor<N, Owner>,
+    ) {
         io.prefer_latency(key);
-        let state = State::Upgrade(Gather::default());
+        let state = match session {
+            Some(session) => {
+                io.start_tls(key, session);
+                State::Securing
+            }
+            None => State::Upgrade(Gather::default()),
+        };
         let link = self.entries.insert(Entry {
             key,
             peer,
+            handshake: self.handshakes.begin(key, io.now().instant),
             state,
             scheduled: false,
         });
-        self.handshakes += 1;
         io.set_owner(key, Owner::Link(link as u32));
     }
 
@@ -123,7 +148,7 @@ impl Links {
     pub fn up(&mut self, link: u32) -> Option<&mut Tunnel> {
         match &mut self.entry(link)?.state {
             State::Up { tunnel, .. } => Some(tunnel),
-            State::Upgrade(_) | State::Hello(..) => None,
+            State::Securing | State::Upgrade(_) | State::Hello(..) => None,
         }
     }
 
@@ -142,13 +167,13 @@ impl Links {
                     tunnel.mux.goaway();
                     up.push(link as u32);
                 }
-                State::Upgrade(_) | State::Hello(..) => rest.push(link),
+                State::Securing | State::Upgrade(_) | State::Hello(..) => rest.push(link),
             }
         }
         for link in rest {
             io.close(self.entries.remove(link).key);
-            self.handshakes -= 1;
         }
+        self.handshakes.clear();
         up
     }
 
@@ -175,7 +200,7 @@ impl Links {
             io.linger(key, linger);
         }
         self.by_client.clear();
-        self.handshakes = 0;
+        self.handshakes.clear();
     }
 
     /// Whether all that was ever said to the clients is with the kernel.
@@ -196,7 +221,7 @@ impl Links {
                 of_links += tunnel.mux.held();
             }
         }
-        assert_eq!(handshakes, self.handshakes, "handshakes are counted");
+        assert_eq!(handshakes, self.handshakes.len(), "handshakes are counted");
         assert!(
             of_links <= held,
             "the budget holds at least what the links do"
@@ -224,6 +249,7 @@ impl Server {
             return;
         };
         match entry.state {
+            State::Securing => self.secure_link(io, link, now),
             State::Upgrade(_) => self.upgrade(io, link, now),
             State::Hello(..) | State::Up { .. } => self.receive(io, link, now),
         }
@@ -235,11 +261,7 @@ impl Server {
         };
         let key = entry.key;
         match &mut entry.state {
-            State::Upgrade(_) | State::Hello(..) => {
-                debug!(
-                    "link {}: no hello within the handshake deadline",
-                    entry.name()
-                );
+            State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 self.link_over(io, link, "handshake deadline", Reason::LinkLost);
                 io.close(key);
             }
@@ -247,6 +269,34 @@ impl Server {
                 Ok(()) => io.set_deadline(key, Deadline::At(tunnel.link.deadline())),
                 Err(error) => self.link_failed(io, link, &error),
             },
+        }
+    }
+
+    /// A handshake under way has had its time, and others wait.
+    pub(super) fn handshake_gives_way<N: Net>(&mut self, io: &mut Reactor<N, Owner>, key: Key) {
+        if let Some(Owner::Link(link)) = io.owner(key) {
+            let why = "handshake too slow while others wait";
+            self.link_over(io, link, why, Reason::LinkLost);
+            io.close(key);
+        }
+    }
+
+    /// Goes on with the handshake of TLS.
+    fn secure_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        let key = entry.key;
+        match io.handshake(key) {
+            Ok(true) => {
+                entry.state = State::Upgrade(Gather::default());
+                self.upgrade(io, link, now);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.link_over(io, link, &format!("TLS: {error}"), Reason::LinkLost);
+                io.close(key);
+            }
         }
     }
 
@@ -265,6 +315,11 @@ impl Server {
         let (head, surplus) = match gather.read(&mut self.scratch, limit, |into| io.read(key, into))
         {
             Gathered::Head { bytes, head } => (bytes[..head].to_vec(), bytes[head..].to_vec()),
+            Gathered::Partial if gather.bytes().first() == Some(&TLS_HANDSHAKE) => {
+                let why = "it speaks TLS, and there is no certificate (--cert) to speak it with";
+                self.link_over(io, link, why, Reason::LinkLost);
+                return io.close(key);
+            }
             Gathered::Partial => return,
             Gathered::TooLong(_) => return self.refuse(io, link, 431, "head too long"),
             Gathered::Ended | Gathered::Failed(_) => {
@@ -532,7 +587,10 @@ impl Server {
             client: client.clone(),
             draining: false,
         };
-        self.links.handshakes -= 1;
+        let handshake = entry.handshake;
+        for listener in self.links.handshakes.end(handshake) {
+            io.again(listener);
+        }
         if let Some(older) = self.links.by_client.insert(client.clone(), link) {
             warn!("link {client}: a newer one from {peer} takes over");
             self.replace(io, older);
@@ -631,9 +689,11 @@ impl Server {
                 }
                 self.proxies.lost(link, io, io.now());
             }
-            State::Upgrade(_) | State::Hello(..) => {
+            State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 info!("link {name}: refused ({why})");
-                self.links.handshakes -= 1;
+                for listener in self.links.handshakes.end(entry.handshake) {
+                    io.again(listener);
+                }
             }
         }
         let orphans = match entry.tunnel() {
@@ -663,6 +723,9 @@ fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal>
         ))
     })
 }
+
+/// With what TLS begins (RFC 8446 §5.1), and HTTP does not.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// A peer's text for the log.
 fn printable(text: &str) -> String {

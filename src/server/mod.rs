@@ -7,6 +7,7 @@
 //! - `links`: from an accepted connection to a welcomed client, and what its frames mean.
 //! - `proxies`: which listeners there are, whose they are, and who serves them.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`.
+//! - `secure`: TLS, towards either; `handshakes`: how many are under way.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
 //! exchange of it. Slots in the slabs are named in [`Owner`] labels and in the mux; both are let go of
@@ -14,8 +15,11 @@
 
 mod exchange;
 mod fronts;
+mod handshakes;
 mod links;
 mod proxies;
+#[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
+mod secure;
 
 use std::{
     collections::VecDeque,
@@ -25,10 +29,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{info, warn};
+use log::{error, info, warn};
 use slab::Slab;
 
-use self::{fronts::Front, links::Links, proxies::Proxies};
+use self::{
+    fronts::Front,
+    handshakes::{HANDSHAKE_PAUSE, Handshakes, Room},
+    links::Links,
+    proxies::Proxies,
+    secure::Acceptor,
+};
 use crate::{
     clock::Now,
     config::{ClientId, ServerConfig, Spec},
@@ -70,6 +80,9 @@ pub struct Server {
     links: Links,
     proxies: Proxies,
     fronts: Slab<Front>,
+    tls: Acceptor,
+    /// Users between whom and us TLS does not stand yet.
+    securing: Handshakes,
     users: Unique,
     /// Streams opened since the start.
     opened: u64,
@@ -81,8 +94,9 @@ pub struct Server {
     scheduled: VecDeque<u32>,
     listener: Key,
     address: SocketAddr,
-    /// When it was last said that accepting pauses for want of descriptors.
+    /// When it was last said that accepting pauses for want of descriptors, and of room for handshakes.
     starved: Option<Instant>,
+    crowded: Option<Instant>,
     stage: Stage,
 }
 
@@ -132,9 +146,11 @@ impl Server {
         info!("listening for clients on {address}");
         let mut server = Server {
             shared: lend::shared(config.memory_max, config.limits.undelivered, io),
-            links: Links::default(),
+            links: Links::new(config.limits.handshakes),
             proxies: Proxies::default(),
             fronts: Slab::new(),
+            tls: Acceptor::new(config.identities.clone(), config.client_ca.clone()),
+            securing: Handshakes::new(config.limits.user_handshakes),
             users: Unique::default(),
             opened: 0,
             ends: EndCounts::default(),
@@ -143,6 +159,7 @@ impl Server {
             listener,
             address,
             starved: None,
+            crowded: None,
             stage: Stage::Running,
             config: config.clone(),
         };
@@ -205,17 +222,15 @@ impl Server {
 
     fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
+            match self.links.handshakes.room(self.listener, now.instant) {
+                Room::Free => {}
+                Room::After(oldest) => self.handshake_gives_way(io, oldest),
+                Room::Wait => return self.wait_for_handshakes(io, self.listener, now),
+            }
             match io.accept(self.listener, Purpose::Link, Owner::Clients) {
                 Accepted::Connection(key, peer) => {
-                    if self.links.handshakes() >= self.config.limits.handshakes {
-                        warn!(
-                            "link from {peer}: refused, {} handshakes are under way",
-                            self.links.handshakes()
-                        );
-                        io.close(key);
-                        continue;
-                    }
-                    self.links.accepted(key, peer, io);
+                    let session = self.tls.link();
+                    self.links.accepted(key, peer, session, io);
                     let at = now.instant + self.config.timeouts.handshake;
                     io.set_deadline(key, Deadline::At(at));
                 }
@@ -233,8 +248,24 @@ impl Server {
         proxy: u32,
         now: Now,
     ) {
+        let secure = self
+            .proxies
+            .find(proxy)
+            .is_some_and(|found| found.options.tls);
+        let purpose = if secure {
+            Purpose::SecureUser
+        } else {
+            Purpose::User
+        };
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match io.accept(listener, Purpose::User, Owner::Proxy(proxy)) {
+            if secure {
+                match self.securing.room(listener, now.instant) {
+                    Room::Free => {}
+                    Room::After(oldest) => self.user_gives_way(io, oldest),
+                    Room::Wait => return self.wait_for_handshakes(io, listener, now),
+                }
+            }
+            match io.accept(listener, purpose, Owner::Proxy(proxy)) {
                 Accepted::Connection(key, peer) => {
                     self.user_arrived(io, proxy, key, peer, now);
                 }
@@ -245,14 +276,18 @@ impl Server {
         io.again(listener);
     }
 
+    /// So many handshakes are under way that one more has to wait.
+    fn wait_for_handshakes<N: Net>(&mut self, io: &mut Reactor<N, Owner>, listener: Key, now: Now) {
+        io.set_deadline(listener, Deadline::At(now.instant + HANDSHAKE_PAUSE));
+        if is_news(&mut self.crowded, now) {
+            warn!("as many handshakes are under way as may be: accepting pauses");
+        }
+    }
+
     /// Descriptors have run out. Said now and then: each user who leaves lets one in who waits, and
     /// then it has come to this again.
     fn pause_accepting(&mut self, now: Now) {
-        let said_lately = self
-            .starved
-            .is_some_and(|said| now.instant.saturating_duration_since(said) < STARVED_EVERY);
-        if !said_lately {
-            self.starved = Some(now.instant);
+        if is_news(&mut self.starved, now) {
             warn!("out of descriptors, or of the room that memory_max leaves: accepting pauses");
         }
     }
@@ -275,6 +310,7 @@ impl Server {
         for front in self.fronts.drain() {
             io.abort(front.key);
         }
+        self.securing.clear();
     }
 
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
@@ -374,6 +410,16 @@ impl<N: Net> Role<N> for Server {
         }
     }
 
+    fn reload(&mut self, _: &mut Reactor<N, Owner>, _: Now) {
+        match self.tls.again() {
+            Ok(acceptor) => {
+                self.tls = acceptor;
+                info!("reload: {} certificates read again", self.tls.len());
+            }
+            Err(reason) => error!("reload: nothing changed: {reason}"),
+        }
+    }
+
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
         self.shed(io, now);
@@ -414,8 +460,17 @@ impl<N: Net> Role<N> for Server {
 /// How many connections one listener may take in a turn while links wait.
 const ACCEPTS_PER_TURN_MAX: usize = 64;
 
-/// How often a want of descriptors is said: a server can live at its limit for hours.
-const STARVED_EVERY: Duration = Duration::from_secs(60);
+/// Whether a state of want is to be said again; if so, it is by now.
+fn is_news(said: &mut Option<Instant>, now: Now) -> bool {
+    let lately = said.is_some_and(|said| now.instant.saturating_duration_since(said) < WANT_EVERY);
+    if !lately {
+        *said = Some(now.instant);
+    }
+    !lately
+}
+
+/// How often a want is said: a server can live at its limits for hours.
+const WANT_EVERY: Duration = Duration::from_secs(60);
 
 /// A slab that a burst has filled is given back when it is empty again, if it was larger than this.
 const TRIM_MIN: usize = 1024;

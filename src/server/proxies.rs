@@ -225,6 +225,9 @@ impl Server {
         }
         let wish = wish(open).map_err(|error| error.to_string())?;
         let Exposed { spec, options } = &wish;
+        if options.tls && self.tls.len() == 0 {
+            return Err(format!("{spec}: the server has no certificate for tls"));
+        }
         let address = self
             .config
             .grant(client)

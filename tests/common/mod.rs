@@ -50,7 +50,7 @@ pub use self::{
     process::{Finished, Log, Process, run},
     programs::{Sshd, curl, obey_no_proxy, wget},
     scratch::Scratch,
-    tls::{Authority, Wire},
+    tls::{Authority, TlsUser, Wire, tls_user},
     traffic::{Targets, Told, Traffic},
     tunnel::{CLIENT, Siding, Tunnel},
     visitors::{Tally, echoing_bodies, visited},

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     sync::{
         Arc,
@@ -12,13 +12,13 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     version,
 };
 
-use super::Scratch;
+use super::{Scratch, connect};
 
 /// Who certifies, and the file that says so.
 pub struct Authority {
@@ -56,8 +56,21 @@ impl Authority {
     /// As [`Authority::certify`], in files of a server that reads them: certificate and key.
     pub fn files(&self, names: &[&str]) -> (PathBuf, PathBuf) {
         let (certificate, key) = self.certify(names);
-        let certificate = self.scratch.write("server.pem", certificate);
-        (certificate, self.scratch.write("server.key", key))
+        let name = names.first().unwrap_or(&"nobody");
+        let certificate = self.scratch.write(&format!("{name}.pem"), certificate);
+        (certificate, self.scratch.write(&format!("{name}.key"), key))
+    }
+
+    /// A peer that trusts this authority alone, and shows no certificate.
+    pub fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring knows them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
     }
 
     /// A server with a certificate for these names, that speaks TLS 1.2 and 1.3.
@@ -89,6 +102,16 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate, key)
     }
+}
+
+/// A user who speaks TLS.
+pub type TlsUser = StreamOwned<ClientConnection, TcpStream>;
+
+/// Connects a user who asks for `name`; the handshake is up to the first read or write.
+pub fn tls_user(config: Arc<ClientConfig>, address: SocketAddr, name: &'static str) -> TlsUser {
+    let name = ServerName::try_from(name).expect("a name");
+    let session = ClientConnection::new(config, name).expect("a session");
+    StreamOwned::new(session, connect(address))
 }
 
 /// A connection of an origin, with TLS or without.

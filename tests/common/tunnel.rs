@@ -4,10 +4,11 @@ use std::{
     ffi::OsString,
     net::{SocketAddr, TcpStream},
     ops::{Deref, DerefMut},
+    path::Path,
     process::Command,
 };
 
-use super::{Host, Process, Scratch, connect, eventually};
+use super::{Authority, Host, Process, Scratch, connect, eventually};
 
 /// The id of the client in every tunnel.
 pub const CLIENT: &str = "edge-1";
@@ -37,6 +38,8 @@ pub struct Builder {
     log: Option<&'static str>,
     /// Where the server waits for clients, if it is not any port of loopback.
     listen: Option<SocketAddr>,
+    /// By what URL the client finds it, if not by `ws://` and its address: `{port}` is filled in.
+    url: Option<String>,
     server: Role,
     client: Role,
 }
@@ -274,11 +277,48 @@ impl Builder {
         self
     }
 
+    /// The link is TLS: the server's certificate is of this authority, which the client trusts.
+    pub fn secure(self, authority: &Authority) -> Self {
+        let (certificate, key) = authority.files(&["localhost", "127.0.0.1"]);
+        self.server_files("--cert", &certificate)
+            .server_files("--key", &key)
+            .url("wss://localhost:{port}")
+            .client_files("--ca", &authority.file())
+    }
+
+    /// A file of the server's, and its flag.
+    pub fn server_files(self, flag: &str, path: &Path) -> Self {
+        self.server_argument(flag)
+            .server_argument(path.display().to_string())
+    }
+
+    /// A file of the client's, and its flag.
+    pub fn client_files(self, flag: &str, path: &Path) -> Self {
+        self.client_argument(flag)
+            .client_argument(path.display().to_string())
+    }
+
+    /// By what URL the client finds the server; `{port}` is that of its listener.
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
     /// The server runs on another host, where it waits for clients at `listen`.
     pub fn server_on(mut self, host: &Host, listen: SocketAddr) -> Self {
         self.server.under = host.command();
         self.listen = Some(listen);
         self
+    }
+
+    /// Starts the server alone, in `scratch`.
+    pub fn server_alone(&self, scratch: &Scratch) -> Siding {
+        self.start_server(scratch, "127.0.0.1:0")
+    }
+
+    /// Starts a client alone, in `scratch`, of a server whose listener is at `link`.
+    pub fn client_alone(&self, scratch: &Scratch, link: SocketAddr) -> Siding {
+        self.start_client(scratch, link)
     }
 
     /// Starts both sides and waits until they are joined and every proxy listens.
@@ -319,7 +359,10 @@ impl Builder {
     }
 
     fn client_arguments(&self, scratch: &Scratch, link: SocketAddr) -> Vec<String> {
-        let url = format!("ws://{link}");
+        let url = match &self.url {
+            Some(url) => url.replace("{port}", &link.port().to_string()),
+            None => format!("ws://{link}"),
+        };
         let mut arguments = ["client", "--server", &url, "--id", CLIENT]
             .map(str::to_owned)
             .to_vec();

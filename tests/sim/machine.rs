@@ -110,6 +110,10 @@ impl<R: Role<SimNet>> Role<SimNet> for Awake<'_, R> {
         self.role.stop(io, now);
     }
 
+    fn reload(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) {
+        self.role.reload(io, now);
+    }
+
     fn flush(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) -> Flushed {
         if self.world.borrow().hosts[self.host].asleep {
             return Flushed::Idle;

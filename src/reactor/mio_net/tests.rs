@@ -483,6 +483,8 @@ impl Role<MioNet> for Reader {
 
     fn stop(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) {}
 
+    fn reload(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) {}
+
     fn flush(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) -> Flushed {
         Flushed::Idle
     }
