@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{
     Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Identity, Invalid, Kind,
     LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
-    Roots, Rule, ServerConfig, ServerUrl, Spec, Token,
+    Roots, Rule, ServerConfig, ServerUrl, Spec, Token, Users,
     file::{CertificateFile, ClientFile, Document, GrantFile, Object, ServerFile},
     server_default,
     token::{self, Origin},
@@ -215,10 +215,13 @@ enum Role {
 /// Be the public side: accept a client's WebSocket and the users' connections.
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "server")]
-#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
-KIND is tcp, ssh, telnet, http, https or forward; IPv6 addresses go in
-brackets; PORT 0 takes any free one. Each flag has a field in the
-configuration (--proxy is the list proxies), and flags win.")]
+#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT, or
+socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http, https, forward (an HTTP
+proxy) or socks5; IPv6 addresses go in brackets; PORT 0 takes any free one.
+Each flag has a field in the configuration (--proxy is the list proxies),
+and flags win. A forward or socks5 proxy beyond loopback needs
+users_file or allow_from, which entries of proxies in a configuration can
+have.")]
 #[argh(
     example = "{command_name} --token-file edge.token --listen 0.0.0.0:7000 \\
     --proxy edge-1=tcp:10033:127.0.0.1:2222"
@@ -275,9 +278,11 @@ struct ServerArguments {
 /// Be the private side: dial out to the server, and dial the targets.
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "client")]
-#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT.
-KIND is tcp, ssh, telnet, http, https or forward; IPv6 addresses go in
-brackets; PORT 0 takes any free one.
+#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT, or
+socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http, https, forward (an HTTP
+proxy) or socks5; IPv6 addresses go in brackets; PORT 0 takes any free one.
+A forward or socks5 proxy beyond loopback needs users_file or
+allow_from, which entries of expose in a configuration can have.
 RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *;
 PORT a number, a range or *. What is neither exposed nor allowed is never
 dialled. Each flag has a field of its name in the configuration, and flags
@@ -542,11 +547,16 @@ fn server(
     }
 
     let proxies_from = Source::of(!typed.proxy.is_empty(), document);
-    let proxies = if typed.proxy.is_empty() {
+    let mut proxies = if typed.proxy.is_empty() {
         file.proxies
     } else {
         typed.proxy
     };
+    read_users(
+        proxies.iter_mut().map(|proxy| &mut proxy.options),
+        "proxies",
+        document,
+    )?;
     let name = |index: usize| match proxies_from {
         Source::Flag => {
             let ProxyEntry { client, spec, .. } = &proxies[index];
@@ -565,6 +575,12 @@ fn server(
         let reason = "TLS needs a certificate: give --cert and --key, or the fields cert and key";
         let name = name(index);
         return Err(proxies_from.error(&name, &format!("{name}.tls"), reason));
+    }
+    for (index, ProxyEntry { spec, options, .. }) in proxies.iter().enumerate() {
+        let address = spec.address(bind).ip();
+        if let Some(reason) = options.exposed_to_strangers(spec, address) {
+            return Err(proxies_from.error(&name(index), &name(index), reason));
+        }
     }
     let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
     if let Some((earlier, index)) = repeated(proxies.iter().map(listener)) {
@@ -587,6 +603,8 @@ fn server(
         token,
         identities,
         client_ca,
+        allow_from: file.allow_from,
+        deny_from: file.deny_from,
         proxies,
         clients: match document {
             Some(document) => grants(file.clients, bind, document)?,
@@ -653,11 +671,16 @@ fn client(
     )?;
 
     let expose_from = Source::of(!typed.expose.is_empty(), document);
-    let expose = if typed.expose.is_empty() {
+    let mut expose = if typed.expose.is_empty() {
         file.expose
     } else {
         typed.expose.into_iter().map(Exposed::from).collect()
     };
+    read_users(
+        expose.iter_mut().map(|exposed| &mut exposed.options),
+        "expose",
+        document,
+    )?;
     let name = |index: usize| match expose_from {
         Source::Flag => format!("--expose {}", expose[index].spec),
         Source::Field(_) => format!("expose[{index}]"),
@@ -669,6 +692,11 @@ fn client(
         expose_from,
         name,
     )?;
+    for (index, exposed) in expose.iter().enumerate() {
+        if let Some(reason) = exposed.options.unsayable() {
+            return Err(expose_from.error(&name(index), &name(index), reason));
+        }
+    }
     let https = |exposed: &Exposed| exposed.spec.kind == Kind::Https;
     if !cfg!(feature = "tls")
         && let Some(index) = expose.iter().position(https)
@@ -777,6 +805,28 @@ impl Files<'_> {
             None => path.to_owned(),
         }
     }
+}
+
+/// Reads the users of the proxies in this list of the file.
+fn read_users<'a>(
+    options: impl Iterator<Item = &'a mut ProxyOptions>,
+    list: &str,
+    document: Option<&Document>,
+) -> Result<(), Invalid> {
+    // What was typed has no options.
+    let Some(document) = document else {
+        return Ok(());
+    };
+    for (index, options) in options.enumerate() {
+        if let Some(path) = &options.users_file {
+            let users = Users::read(&document.beside(path));
+            options.users =
+                Some(users.map_err(|error| {
+                    document.error(&format!("{list}[{index}].users_file"), error)
+                })?);
+        }
+    }
+    Ok(())
 }
 
 /// Refuses options that mean nothing for the kind of their proxy.

@@ -6,15 +6,17 @@
 //! - [`reactor`]: owns every socket and the timer wheel, knows no protocol.
 //! - [`tunnel`]: pure protocol: frames, windows, relays, the mux of one link, the link itself.
 //! - [`http`]: pure HTTP/1.1: heads, framing, error replies.
+//! - [`socks`]: pure SOCKS5: what a user says before its bytes.
 //! - [`pool`]: pure: which parked connection to use, park or refuse, with reasons.
 //! - [`server`], [`client`]: the two roles, which join all of these and never each other.
 //! - [`demo`]: both roles and two small origins in one process.
 //!
-//! Time and IO are arguments: nothing in `tunnel`, `http` or `pool` reads a clock or holds a socket,
+//! Time and IO are arguments: nothing in `tunnel`, `http`, `socks` or `pool` reads a clock or holds a socket,
 //! so the release code runs on real sockets and on a simulated network alike.
 
 #![forbid(unsafe_code)]
 
+mod base64;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -28,5 +30,6 @@ pub mod pool;
 pub mod reactor;
 pub mod run;
 pub mod server;
+pub mod socks;
 mod stage;
 pub mod tunnel;

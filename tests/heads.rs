@@ -49,19 +49,11 @@ fn with_options(
     options: &str,
     exposed: bool,
 ) -> (Tunnel, SocketAddr) {
-    let spec = format!("{kind}:0:{target}");
-    let builder = Tunnel::builder().allow(target.to_string());
-    let tunnel = if exposed {
-        builder.client_config(format!(
-            r#"{{ "expose": [ {{ "spec": "{spec}", {options} }} ] }}"#
-        ))
-    } else {
-        builder.server_config(format!(
-            r#"{{ "proxies": [ {{ "client": "edge-1", "spec": "{spec}", {options} }} ] }}"#
-        ))
-    }
-    .start();
-    let proxy = tunnel.server.proxy_address(&spec);
+    let tunnel = Tunnel::builder()
+        .allow(target.to_string())
+        .proxy_with(format!("{kind}:0:{target}"), options, exposed)
+        .start();
+    let proxy = tunnel.address();
     (tunnel, proxy)
 }
 

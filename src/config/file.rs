@@ -23,8 +23,8 @@ use serde::{
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Exposed, Invalid, MemoryMax, PoolLimits, ProxyEntry,
-    ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, Invalid, MemoryMax, Networks, PoolLimits,
+    ProxyEntry, ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
     value::{Address, Bind, LogLevel, PortRange, Spin},
 };
 
@@ -143,6 +143,10 @@ pub struct ServerFile {
     pub certificates: Vec<Object<CertificateFile>>,
     /// As `--client-ca`, relative to this file.
     pub client_ca: Option<PathBuf>,
+    /// Whence clients may connect.
+    pub allow_from: Option<Networks>,
+    /// Whence they may not.
+    pub deny_from: Networks,
     /// As `--proxy`.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may expose.

@@ -8,6 +8,7 @@
 //! Invariant: a value that was parsed here is acceptable as it is, and prints a form that parses to
 //! an equal value.
 
+pub mod access;
 pub mod file;
 pub mod id;
 #[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
@@ -23,6 +24,7 @@ pub mod spec;
 pub mod special;
 pub mod token;
 pub mod url;
+pub mod users;
 pub mod value;
 
 use std::{
@@ -32,6 +34,7 @@ use std::{
 };
 
 pub use self::{
+    access::Networks,
     id::ClientId,
     identity::Identity,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
@@ -42,6 +45,7 @@ pub use self::{
     spec::{Host, Kind, Spec, Target},
     token::Token,
     url::ServerUrl,
+    users::Users,
     value::Invalid,
 };
 
@@ -60,6 +64,10 @@ pub struct ServerConfig {
     pub identities: Vec<Identity>,
     /// Whom clients must be certified by, where they have to show a certificate.
     pub client_ca: Option<Roots>,
+    /// Whence clients may connect; from anywhere, where it is absent.
+    pub allow_from: Option<Networks>,
+    /// Whence they may not.
+    pub deny_from: Networks,
     /// What the server asks of its clients.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may ask of the server; ids are unique.
@@ -83,6 +91,8 @@ impl Default for ServerConfig {
             token: None,
             identities: Vec::new(),
             client_ca: None,
+            allow_from: None,
+            deny_from: Networks::default(),
             proxies: Vec::new(),
             clients: Vec::new(),
             memory_max: None,
@@ -94,6 +104,12 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether a client may connect from this address.
+    #[must_use]
+    pub fn admits_client(&self, address: IpAddr) -> bool {
+        access::admits(self.allow_from.as_ref(), &self.deny_from, address)
+    }
+
     /// What a client of this id must prove and may ask for.
     ///
     /// Without a `clients` list everybody who proves the common token may expose ports from 1024
@@ -123,7 +139,7 @@ pub struct ProxyEntry {
     pub client: ClientId,
     /// What it is.
     pub spec: Spec,
-    /// How its heads are edited.
+    /// Who may come in, and how its heads are edited.
     pub options: ProxyOptions,
 }
 
@@ -132,7 +148,7 @@ pub struct ProxyEntry {
 pub struct Exposed {
     /// What it is.
     pub spec: Spec,
-    /// How its heads are edited.
+    /// Who may come in, and how its heads are edited.
     pub options: ProxyOptions,
 }
 

@@ -2,16 +2,19 @@
 //!
 //! Owns the values and for which kinds they mean something. They are written beside `spec` in the
 //! object form of an entry, and travel as `options` in `proxy_open` when a client exposes; the server
-//! checks both by the same functions. An option that it does not know it refuses, there too: one that
+//! checks both by the same functions. Only users differ: a file names them, and the wire carries what is
+//! kept of them. An option that it does not know it refuses, there too: one that
 //! says who may come in must not be passed over.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
-    spec::{Host, Kind, split_outside_brackets},
+    access::{self, Networks},
+    spec::{Host, Kind, Spec, split_outside_brackets},
+    users::Users,
     value::{self, Invalid, impl_text},
 };
 
@@ -28,6 +31,18 @@ pub struct ProxyOptions {
     /// TLS is spoken to its users, with the server's certificates.
     #[serde(skip_serializing_if = "is_false")]
     pub tls: bool,
+    /// Whence users may come; from anywhere, where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_from: Option<Networks>,
+    /// Whence they may not.
+    #[serde(skip_serializing_if = "Networks::is_empty")]
+    pub deny_from: Networks,
+    /// Where the users stand, relative to the configuration.
+    #[serde(skip_serializing)]
+    pub users_file: Option<PathBuf>,
+    /// The users who may come in, as they were read from there; anybody may, where it is absent.
+    #[serde(skip)]
+    pub users: Option<Users>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -45,10 +60,83 @@ impl ProxyOptions {
         }
     }
 
+    /// Whether a user from this address may come in.
+    #[must_use]
+    pub fn admits(&self, address: IpAddr) -> bool {
+        access::admits(self.allow_from.as_ref(), &self.deny_from, address)
+    }
+
+    /// Why a client cannot ask a server for them, if it cannot.
+    pub fn unsayable(&self) -> Option<Invalid> {
+        let users = self.users.as_ref().map_or(0, Users::count);
+        if users > Users::ASKED_MAX {
+            return Some(Invalid::new(format!(
+                "users_file names {users} users; {} are the most that a client can tell its server of",
+                Users::ASKED_MAX
+            )));
+        }
+        let bytes = Value::Object(self.to_json()).to_string().len();
+        (bytes > SAYABLE_BYTES_MAX).then(|| {
+            Invalid::new(format!(
+                "the options take {bytes} bytes, and a client can say no more than {SAYABLE_BYTES_MAX} to its server: shorten the lists, or write the proxy into the server's configuration"
+            ))
+        })
+    }
+
+    /// What a client asks for: the reverse of [`ProxyOptions::to_json`].
+    ///
+    /// # Errors
+    /// An option is not known, or has a wrong value.
+    pub fn from_json(options: &Map<String, Value>) -> Result<Self, Invalid> {
+        let mut rest = options.clone();
+        let users = rest.remove(USERS);
+        let refused = |error: serde_json::Error| Invalid::new(error.to_string());
+        let options = Self::deserialize(rest).map_err(refused)?;
+        if options.users_file.is_some() {
+            return Err(Invalid::new("unknown field `users_file`"));
+        }
+        Ok(Self {
+            users: users.map(Users::deserialize).transpose().map_err(refused)?,
+            ..options
+        })
+    }
+
+    /// Whether both ask for the same proxy, where a client asks again after a new start: its users have
+    /// other salts then.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        let rest = |options: &Self| Self {
+            users: None,
+            ..options.clone()
+        };
+        let same_users = match (&self.users, &other.users) {
+            (Some(one), Some(other)) => one.names_as(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_users && rest(self) == rest(other)
+    }
+
+    /// Why a proxy with these options must not listen on this address: whoever reaches a proxy whose users
+    /// choose the target is inside wherever the client is allowed to dial.
+    pub fn exposed_to_strangers(&self, spec: &Spec, address: IpAddr) -> Option<Invalid> {
+        let open = self.users.is_none() && self.allow_from.is_none();
+        let choose = spec.target.is_none();
+        (choose && open && !address.to_canonical().is_loopback()).then(|| {
+            Invalid::new(format!(
+                "a {} proxy on {address} would serve anybody who finds it: give it users_file or allow_from (in an object with spec), or let it listen on 127.0.0.1",
+                spec.kind
+            ))
+        })
+    }
+
     /// As written, without what has its default.
     pub fn to_json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
-            Ok(Value::Object(options)) => options,
+            Ok(Value::Object(mut options)) => {
+                if let Some(users) = &self.users {
+                    options.insert(USERS.into(), json!(users));
+                }
+                options
+            }
             // A struct of strings, numbers and lists is an object.
             _ => Map::new(),
         }
@@ -56,6 +144,12 @@ impl ProxyOptions {
 
     /// The field that makes no sense for a proxy of this kind, if there is one, and why.
     pub fn misplaced(&self, kind: Kind) -> Option<(&'static str, Invalid)> {
+        if kind.is_raw() && (self.users_file.is_some() || self.users.is_some()) {
+            let reason = format!(
+                "users_file is for the kinds http, https, forward and socks5, not for {kind}"
+            );
+            return Some(("users_file", Invalid::new(reason)));
+        }
         if matches!(kind, Kind::Http | Kind::Https) {
             return None;
         }
@@ -70,6 +164,13 @@ impl ProxyOptions {
         Some((field, Invalid::new(reason)))
     }
 }
+
+/// What the users are called on the wire.
+const USERS: &str = "users";
+
+/// The longest options, as JSON, that a client asks for: its `proxy_open` holds at most 4 KiB, of which the
+/// other fields and the longest SPEC take less than 512 bytes.
+pub const SAYABLE_BYTES_MAX: usize = 3584;
 
 /// What an origin gets as `Host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +228,7 @@ impl_text!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::token::tests::Folder;
 
     #[test]
     fn policies_print_their_canonical_form() {
@@ -181,6 +283,100 @@ mod tests {
             ..none
         };
         assert_eq!(user.host_policy(Kind::Https), &HostPolicy::User);
+    }
+
+    #[test]
+    fn users_cross_the_wire_without_their_file() {
+        let folder = Folder::new("options-users");
+        let read = |text: &str| Users::read(&folder.file("users", text)).unwrap();
+        let options = |users| ProxyOptions {
+            users_file: Some("users".into()),
+            users: Some(users),
+            ..ProxyOptions::default()
+        };
+        let said = options(read("alice:x")).to_json();
+        assert_eq!(said.keys().collect::<Vec<_>>(), ["users"]);
+        let heard = ProxyOptions::from_json(&said).unwrap();
+        assert_eq!((&heard.users_file, heard.to_json()), (&None, said.clone()));
+        assert!(heard.users.as_ref().unwrap().verify(b"alice", b"x"));
+
+        let again = ProxyOptions::from_json(&options(read("alice:x")).to_json()).unwrap();
+        assert!(heard != again && heard.asks_as(&again), "salts differ");
+        for other in [
+            options(read("bob:x")).to_json(),
+            ProxyOptions::default().to_json(),
+        ] {
+            assert!(!heard.asks_as(&ProxyOptions::from_json(&other).unwrap()));
+        }
+
+        for json in [
+            json!({"users_file": "users"}),
+            json!({"users": []}),
+            json!({"users": "users"}),
+            json!({"users": null}),
+        ] {
+            let Value::Object(wire) = json else {
+                unreachable!("each is an object")
+            };
+            assert!(ProxyOptions::from_json(&wire).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_can_tell_of_some_users() {
+        let folder = Folder::new("options-sayable");
+        let unsayable = |count: usize| {
+            let lines: String = (0..count).map(|n| format!("user-{n:03}:x\n")).collect();
+            let options = ProxyOptions {
+                users: Some(Users::read(&folder.file("users", lines)).unwrap()),
+                ..ProxyOptions::default()
+            };
+            options.unsayable().map(|reason| reason.to_string())
+        };
+        assert_eq!(unsayable(48), None);
+        assert!(unsayable(64).unwrap().contains("the options take"));
+        assert!(unsayable(65).unwrap().contains("names 65 users; 64 are"));
+    }
+
+    #[test]
+    fn users_belong_to_kinds_that_can_ask_for_them() {
+        let options = ProxyOptions {
+            users_file: Some("users".into()),
+            ..ProxyOptions::default()
+        };
+        for kind in [Kind::Http, Kind::Https, Kind::Forward, Kind::Socks5] {
+            assert!(options.misplaced(kind).is_none());
+        }
+        for kind in [Kind::Tcp, Kind::Ssh, Kind::Telnet] {
+            let (field, reason) = options.misplaced(kind).expect("misplaced");
+            assert_eq!(field, "users_file");
+            assert!(reason.to_string().ends_with(&format!("not for {kind}")));
+        }
+    }
+
+    #[test]
+    fn a_proxy_whose_users_choose_the_target_is_not_for_strangers() {
+        let nobody = ProxyOptions::default();
+        let lists = |json: &str| serde_json::from_str::<ProxyOptions>(json).unwrap();
+        let allow = lists(r#"{ "allow_from": ["0.0.0.0/0"] }"#);
+        let deny = lists(r#"{ "deny_from": ["192.0.2.1"] }"#);
+        let forward: Spec = "forward:3128".parse().unwrap();
+        let http: Spec = "http:80:a:80".parse().unwrap();
+        for (options, spec, address, expected) in [
+            (&nobody, &forward, "127.0.0.1", false),
+            (&nobody, &forward, "127.9.9.9", false),
+            (&nobody, &forward, "::1", false),
+            (&nobody, &forward, "::ffff:127.0.0.1", false),
+            (&nobody, &forward, "0.0.0.0", true),
+            (&nobody, &forward, "::", true),
+            (&nobody, &forward, "192.168.1.1", true),
+            (&deny, &forward, "0.0.0.0", true),
+            (&allow, &forward, "0.0.0.0", false),
+            (&nobody, &http, "0.0.0.0", false),
+        ] {
+            let refused = options.exposed_to_strangers(spec, address.parse().unwrap());
+            assert_eq!(refused.is_some(), expected, "{spec} on {address}");
+        }
     }
 
     #[test]

@@ -22,14 +22,14 @@ pub struct Allow {
 }
 
 impl Allow {
-    /// The rules as configured, and an exact one for each exposed target. `forward` has no target
-    /// and implies nothing.
+    /// The rules as configured, and an exact one for each exposed target. `forward` and `socks5` have no
+    /// target and imply nothing.
     pub fn new<'a>(mut rules: Vec<Rule>, expose: impl IntoIterator<Item = &'a Spec>) -> Self {
         rules.extend(expose.into_iter().filter_map(|spec| match spec.kind {
             Kind::Tcp | Kind::Ssh | Kind::Telnet | Kind::Http | Kind::Https => {
                 spec.target.as_ref().map(Rule::exact)
             }
-            Kind::Forward => None,
+            Kind::Forward | Kind::Socks5 => None,
         }));
         Self { rules }
     }
@@ -223,36 +223,15 @@ impl FromStr for Pattern {
 
 /// Reads `10.0.0.0/8`, `[fd00::/8]` and `[fd00::]/8`, split at the slash.
 fn parse_cidr(text: &str, address: &str, prefix: &str) -> Result<Network, Invalid> {
-    let refused = || {
-        Invalid::new(format!(
-            "HOST {text:?} is not a CIDR, such as 10.0.0.0/8 or [fd00::/8]"
-        ))
-    };
+    let refused = |reason: &str| Invalid::new(format!("HOST {text:?} {reason}"));
     let (address, prefix) = match prefix.strip_suffix(']') {
         Some(prefix) => (format!("{address}]"), prefix),
         None => (address.to_owned(), prefix),
     };
     let Ok(Host::Address(address)) = address.parse() else {
-        return Err(refused());
+        return Err(refused("is not a CIDR, such as 10.0.0.0/8 or [fd00::/8]"));
     };
-    if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refused());
-    }
-    let network = prefix
-        .parse()
-        .ok()
-        .and_then(|prefix| Network::around(address, prefix))
-        .ok_or_else(|| {
-            Invalid::new(format!(
-                "HOST {text:?} has a prefix longer than its address"
-            ))
-        })?;
-    if network.base() != address {
-        // Likely a slip: either one host was meant, or another network.
-        return Err(Invalid::new(format!(
-            "HOST {text:?} has bits set past its prefix; write {network} for the network"
-        )));
-    }
+    let network = Network::written(address, prefix).map_err(|reason| refused(&reason))?;
     Ok(network.unwrapped())
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! KIND:[BIND:]PORT:HOST:PORT     tcp:10033:127.0.0.1:2222   ssh:0.0.0.0:10022:[::1]:22
 //! forward:[BIND:]PORT            forward:3128
+//! socks5:[BIND:]PORT             socks5:1080
 //! ```
 //!
 //! A SPEC is told apart by the number of its fields outside brackets. What is parsed here prints its
@@ -28,7 +29,8 @@ pub struct Spec {
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 takes any free one.
     pub port: u16,
-    /// What the client dials; `None` for [`Kind::Forward`] alone, where each request names it.
+    /// What the client dials; `None` for [`Kind::Forward`] and [`Kind::Socks5`] alone, where each user
+    /// names it.
     pub target: Option<Target>,
 }
 
@@ -45,17 +47,17 @@ impl FromStr for Spec {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (word, rest) = text.split_once(':').ok_or_else(|| {
             Invalid::new(format!(
-                "{text:?} is not a SPEC: KIND:[BIND:]PORT:HOST:PORT, such as tcp:10033:127.0.0.1:2222, or forward:[BIND:]PORT"
+                "{text:?} is not a SPEC: KIND:[BIND:]PORT:HOST:PORT, such as tcp:10033:127.0.0.1:2222, forward:[BIND:]PORT or socks5:[BIND:]PORT"
             ))
         })?;
         let kind: Kind = word.parse()?;
         let fields = split_outside_brackets(rest)?;
         let (bind, port, target) = match (kind, fields.as_slice()) {
-            (Kind::Forward, [port]) => (None, port, None),
-            (Kind::Forward, [bind, port]) => (Some(bind), port, None),
-            (Kind::Forward, _) => {
+            (Kind::Forward | Kind::Socks5, [port]) => (None, port, None),
+            (Kind::Forward | Kind::Socks5, [bind, port]) => (Some(bind), port, None),
+            (Kind::Forward | Kind::Socks5, _) => {
                 return Err(Invalid::new(format!(
-                    "{text:?} is not forward:[BIND:]PORT, such as forward:3128 (no target; IPv6 addresses in brackets)"
+                    "{text:?} is not {kind}:[BIND:]PORT, such as {kind}:3128 (no target; IPv6 addresses in brackets)"
                 )));
             }
             (_, [port, host, target_port]) => (None, port, Some((host, target_port))),
@@ -120,16 +122,19 @@ pub enum Kind {
     Https,
     /// An HTTP forward proxy: absolute-form requests, and CONNECT as an opaque tunnel.
     Forward,
+    /// A SOCKS5 proxy: opaque bytes behind a request that names the target.
+    Socks5,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [
+    const ALL: [Kind; 7] = [
         Kind::Tcp,
         Kind::Ssh,
         Kind::Telnet,
         Kind::Http,
         Kind::Https,
         Kind::Forward,
+        Kind::Socks5,
     ];
 
     /// The word in a SPEC, in lower case.
@@ -141,7 +146,18 @@ impl Kind {
             Kind::Http => "http",
             Kind::Https => "https",
             Kind::Forward => "forward",
+            Kind::Socks5 => "socks5",
         }
+    }
+
+    /// Whether users speak HTTP to the listener.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Kind::Http | Kind::Https | Kind::Forward)
+    }
+
+    /// Whether users are not listened to: all that they say is their target's, which is known without them.
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Kind::Tcp | Kind::Ssh | Kind::Telnet)
     }
 }
 
@@ -217,6 +233,14 @@ pub enum Host {
 }
 
 impl Host {
+    /// What a user has asked for: as [`Host::from_str`], and IPv6 addresses without brackets.
+    pub fn asked_for(text: &str) -> Option<Self> {
+        match text.parse() {
+            Ok(address) => Some(Self::Address(address)),
+            Err(_) => text.parse().ok(),
+        }
+    }
+
     /// As it prints.
     pub fn text(&self) -> Rc<str> {
         match self {
@@ -381,6 +405,8 @@ mod tests {
             ("Forward:0", "forward:0"),
             ("forward:127.0.0.1:3128", ""),
             ("forward:[::1]:3128", ""),
+            ("SOCKS5:1080", "socks5:1080"),
+            ("socks5:0.0.0.0:1080", ""),
             ("tcp:007:a_b-c:0080", "tcp:7:a_b-c:80"),
             ("tcp:1:1.2.3.4.:80", "tcp:1:1.2.3.4:80"),
         ] {
@@ -427,7 +453,7 @@ mod tests {
     fn unknown_kinds_are_answered_with_the_list() {
         for text in [
             "tpc:1:a:2",
-            "socks5:1080",
+            "socks4:1080",
             "tls:1:a:2",
             ":1:a:2",
             "10033:a:22",
@@ -436,7 +462,7 @@ mod tests {
             let reason = refusal(text);
             assert!(reason.contains("unknown kind"), "{text}: {reason}");
             assert!(
-                reason.ends_with("tcp, ssh, telnet, http, https, forward"),
+                reason.ends_with("tcp, ssh, telnet, http, https, forward, socks5"),
                 "{text}: {reason}"
             );
         }
@@ -475,6 +501,8 @@ mod tests {
             let reason = refusal(text);
             assert!(reason.contains("forward:[BIND:]PORT"), "{text}: {reason}");
         }
+        let reason = refusal("socks5:1080:a:22");
+        assert!(reason.contains("is not socks5:[BIND:]PORT"), "{reason}");
         for text in ["", "tcp", "forward"] {
             assert!(refusal(text).contains("is not a SPEC"), "{text}");
         }
@@ -595,7 +623,8 @@ mod tests {
         )
             .prop_map(|(kind, bind, port, target)| {
                 let kind = Kind::ALL[kind];
-                let target = (kind != Kind::Forward).then_some(target);
+                let targets = !matches!(kind, Kind::Forward | Kind::Socks5);
+                let target = targets.then_some(target);
                 Spec {
                     kind,
                     bind,
@@ -612,7 +641,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}|(tcp|forward)[:\\[\\]0-9a-f.*x]{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}|(tcp|forward|socks5)[:\\[\\]0-9a-f.*x]{0,40}") {
             if let Ok(spec) = text.parse::<Spec>() {
                 prop_assert_eq!(spec.to_string().parse(), Ok(spec));
             }

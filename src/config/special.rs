@@ -40,6 +40,29 @@ impl Network {
         }
     }
 
+    /// The network that is written `address/prefix`.
+    ///
+    /// # Errors
+    /// It is none; the reason is to follow what was written.
+    pub fn written(address: IpAddr, prefix: &str) -> Result<Self, String> {
+        if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("is not a CIDR, such as 10.0.0.0/8 or [fd00::/8]".into());
+        }
+        let network = prefix
+            .parse()
+            .ok()
+            .and_then(|prefix| Self::around(address, prefix))
+            .ok_or("has a prefix longer than its address")?;
+        if network.base == address {
+            Ok(network)
+        } else {
+            // Likely a slip: either one host was meant, or another network.
+            Err(format!(
+                "has bits set past its prefix; write {network} for the network"
+            ))
+        }
+    }
+
     /// Its first address.
     pub fn base(&self) -> IpAddr {
         self.base

@@ -18,6 +18,7 @@
 //! answered (request, [`Refused`]) or dropped with its connection (response, [`Bad`]), never repaired.
 
 mod authority;
+mod basic;
 mod chunked;
 mod date;
 mod fields;
@@ -30,6 +31,7 @@ mod request;
 mod response;
 
 pub use authority::{Authority, Scheme};
+pub use basic::{Credentials, Presented};
 pub use chunked::{BodyLimits, TRAILER_FIELDS_MAX};
 pub use date::Date;
 pub use fields::{CONNECTION_OPTIONS_MAX, Fields};
@@ -37,7 +39,7 @@ pub use forwarded::Forwarded;
 pub use framing::{Body, BodyError, Coding, Framing, Source, Step};
 pub use gather::{Gather, Gathered};
 pub use head::{Bad, FIELDS_MAX, HeadLimits, LEADING_EMPTY_LINES_MAX, Refused, Version, head_end};
-pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, end_of_forwarding, error_reply, phrase};
+pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, denial, end_of_forwarding, error_reply, phrase};
 pub use request::{Edits, Request, RequestTarget};
 pub use response::{Asked, KeepAlive, Kind, NotReusable, Response};
 

@@ -30,6 +30,50 @@ pub fn error_reply(
     head_only: bool,
     unix: Duration,
 ) {
+    reply(out, status, reason, None, close, head_only, unix);
+}
+
+/// As [`error_reply`], to who may not come in: 401 and 407 say what is asked for (RFC 7617 §2), 429 when
+/// to come back, which is in `wait`.
+pub fn denial(
+    out: &mut Vec<u8>,
+    status: u16,
+    wait: Duration,
+    close: bool,
+    head_only: bool,
+    unix: Duration,
+) {
+    let challenge = || "Basic realm=\"siding\", charset=\"UTF-8\"".to_owned();
+    let (reason, name, value) = match status {
+        401 => (
+            "a name and a password are needed",
+            "WWW-Authenticate",
+            challenge(),
+        ),
+        407 => (
+            "the proxy needs a name and a password",
+            "Proxy-Authenticate",
+            challenge(),
+        ),
+        _ => (
+            "too many wrong passwords",
+            "Retry-After",
+            (wait.as_secs() + 1).to_string(),
+        ),
+    };
+    let field = Some((name, value.as_str()));
+    reply(out, status, reason, field, close, head_only, unix);
+}
+
+fn reply(
+    out: &mut Vec<u8>,
+    status: u16,
+    reason: &str,
+    field: Option<(&str, &str)>,
+    close: bool,
+    head_only: bool,
+    unix: Duration,
+) {
     let phrase = phrase(status);
     let mut body = format!("{status} {phrase}").into_bytes();
     if !reason.is_empty() {
@@ -42,7 +86,7 @@ pub fn error_reply(
     body.push(b'\n');
 
     let kind = Some("text/plain; charset=utf-8");
-    write_head(out, status, kind, body.len(), close, unix);
+    write_head(out, status, kind, body.len(), field, close, unix);
     if !head_only {
         out.extend_from_slice(&body);
     }
@@ -53,12 +97,12 @@ pub fn error_reply(
 /// (§9.3.7). The connection closes after it: whatever of a body follows is not read.
 pub fn end_of_forwarding(out: &mut Vec<u8>, request: &Request<'_>, unix: Duration) {
     if request.method != "TRACE" {
-        return write_head(out, 200, None, 0, true, unix);
+        return write_head(out, 200, None, 0, None, true, unix);
     }
     let mut received = Vec::new();
     request.reflect(&mut received);
     let kind = Some("message/http");
-    write_head(out, 200, kind, received.len(), true, unix);
+    write_head(out, 200, kind, received.len(), None, true, unix);
     out.extend_from_slice(&received);
 }
 
@@ -67,6 +111,7 @@ fn write_head(
     status: u16,
     content_type: Option<&str>,
     length: usize,
+    field: Option<(&str, &str)>,
     close: bool,
     unix: Duration,
 ) {
@@ -76,6 +121,9 @@ fn write_head(
         write_field(out, "Content-Type", kind.as_bytes());
     }
     write_length(out, length as u64);
+    if let Some((name, value)) = field {
+        write_field(out, name, value.as_bytes());
+    }
     if close {
         write_field(out, "Connection", b"close");
     }
@@ -167,6 +215,31 @@ mod tests {
         assert!(!head.contains("Cookie"));
         assert_eq!(body.matches('\n').count(), 1);
         assert!(body.len() <= REASON_MAX + 24);
+    }
+
+    #[test]
+    fn a_denial_says_what_would_help() {
+        let denial = |status, close, head_only| {
+            let mut out = Vec::new();
+            let wait = Duration::from_millis(58_500);
+            denial(&mut out, status, wait, close, head_only, UNIX);
+            String::from_utf8(out).expect("replies are ASCII")
+        };
+        assert_eq!(
+            denial(401, false, false),
+            "HTTP/1.1 401 Unauthorized\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: 51\r\n\
+             WWW-Authenticate: Basic realm=\"siding\", charset=\"UTF-8\"\r\n\
+             \r\n\
+             401 Unauthorized: a name and a password are needed\n"
+        );
+        let proxy = denial(407, true, true);
+        assert!(proxy.contains("\r\nProxy-Authenticate: Basic realm=\"siding\", charset"));
+        assert!(proxy.ends_with("\r\nConnection: close\r\n\r\n"), "{proxy}");
+        let later = denial(429, true, false);
+        assert!(later.contains("\r\nRetry-After: 59\r\n"), "{later}");
     }
 
     fn last(head: &str) -> String {

@@ -51,6 +51,8 @@ pub struct Request<'a> {
     target_text: &'a str,
     /// The user said `TE: trailers` (RFC 9110 §10.1.4).
     accepts_trailers: bool,
+    /// `Authorization` was for us, and ends here.
+    authorized_here: bool,
 }
 
 /// What is changed in a head besides what every intermediary has to change.
@@ -172,7 +174,25 @@ impl<'a> Request<'a> {
                     .any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
             fields,
             connection,
+            authorized_here: false,
         })
+    }
+
+    /// `Authorization` was for us: the origin does not get it.
+    pub fn authorized_here(&mut self) {
+        self.authorized_here = true;
+    }
+
+    /// Whether the user's connection may carry another request once this one was answered here and now:
+    /// nothing more of it is to come, and the user does not want to close. (HTTP/1.0 would have to be told;
+    /// it is spared that.) What follows a CONNECT is a tunnel only after 2xx (RFC 9110 §9.3.6).
+    pub fn ends_with_its_head(&self) -> bool {
+        self.version == Version::Http11
+            && self.connection.persists(self.version)
+            && matches!(
+                self.framing,
+                Framing::None | Framing::Length(0) | Framing::Raw
+            )
     }
 
     /// The values of the fields called `name`, in any letter case.
@@ -294,6 +314,9 @@ impl<'a> Request<'a> {
         }
         if name.eq_ignore_ascii_case("expect") {
             return self.expects_continue;
+        }
+        if name.eq_ignore_ascii_case("authorization") && self.authorized_here {
+            return false;
         }
         self.connection.passes(name, &self.fields)
     }

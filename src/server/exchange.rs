@@ -3,13 +3,14 @@
 //! The request is parsed and written anew here, the response by the client; its bytes pass here as
 //! they are. Until the final response head has passed, an error can still be answered properly.
 
-use std::{net::IpAddr, num::NonZeroU32, rc::Rc};
+use std::{net::IpAddr, num::NonZeroU32, rc::Rc, time::Duration};
 
 use log::{debug, info};
 
 use super::{
     Owner, Server,
-    fronts::{Front, State},
+    fronts::{Front, Spoken, State},
+    guard::Denied,
     proxies::Proxy,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     config::{Host, HostPolicy, Kind, Target},
     http::{
         Body, BodyLimits, Edits, Forwarded, Framing, Gather, Gathered, HeadLimits, Refused,
-        Request, RequestTarget, Scheme, Version, end_of_forwarding, error_reply,
+        Request, RequestTarget, Scheme, Version, denial, end_of_forwarding, error_reply,
     },
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -98,7 +99,7 @@ impl Server {
         let found = &mut self.fronts[front as usize];
         found.user = found.user.exchange(found.user.exchange + 1);
         let (key, user, proxy, address) = (found.key, found.user, found.proxy, found.address());
-        let request = match Request::parse(head, &self.head_limits()) {
+        let mut request = match Request::parse(head, &self.head_limits()) {
             Ok(request) => request,
             Err(Refused { status, reason }) => {
                 info!("{user}: refused, {status} {reason}");
@@ -107,6 +108,10 @@ impl Server {
             }
         };
         let is_head = request.is_head();
+        if let Err(denied) = self.authorise(proxy, address, &mut request, now) {
+            let stays = request.ends_with_its_head();
+            return self.deny(io, front, denied, stays, is_head, now);
+        }
         // RFC 9110 §7.6.2: it is addressed to whoever it has come to.
         if request.max_forwards == Some(0) {
             debug!("{user}: answered here, Max-Forwards is 0");
@@ -167,7 +172,7 @@ impl Server {
         match self.open_stream(io, front, connect, written, body, now) {
             Ok(stream) => {
                 let state = if route.connect {
-                    State::Connect(stream)
+                    State::Connect(stream, Spoken::Http)
                 } else {
                     State::Exchange {
                         stream,
@@ -326,6 +331,46 @@ impl Server {
         self.refuse_request(io, front, status, text, head_only);
     }
 
+    /// Tells a user that it may not come in; a request that `stays` does not cost it its connection.
+    fn deny<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        denied: Denied,
+        stays: bool,
+        head_only: bool,
+        now: Now,
+    ) {
+        let Front { key, user, .. } = self.fronts[front as usize];
+        let (status, wait) = match denied {
+            Denied::Ask(status) => (status, Duration::ZERO),
+            Denied::Wait(wait) => (429, wait),
+            Denied::Ambiguous => {
+                let reason = "credentials more than once";
+                info!("{user}: refused, 400 {reason}");
+                return self.refuse_request(io, front, 400, reason, head_only);
+            }
+        };
+        // Who sends on without having been asked in has said the first bytes of a tunnel, or means what
+        // follows to be done only after this.
+        let stays = stays && status != 429 && io.held(key) == 0 && !self.stage.is_ending();
+        let mut answer = Vec::new();
+        denial(&mut answer, status, wait, !stays, head_only, now.unix);
+        if !stays {
+            return self.say_last(io, front, &answer);
+        }
+        // Each answer is read before the next request is sent: there is room.
+        if !matches!(io.write(key, &answer), Ok(n) if n == answer.len()) {
+            io.abort(self.fronts.remove(front as usize).key);
+            return;
+        }
+        let at = now.instant + self.config.timeouts.keep_alive;
+        io.set_deadline(key, Deadline::At(at));
+        if io.is_readable(key) {
+            io.again(key);
+        }
+    }
+
     /// As [`Server::answer_error`], for a head of which not all has come.
     fn refuse_head<N: Net>(
         &mut self,
@@ -357,7 +402,12 @@ impl Server {
     }
 
     /// Answers for the last time on this connection.
-    fn say_last<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, answer: &[u8]) {
+    pub(super) fn say_last<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        answer: &[u8],
+    ) {
         let key = self.fronts.remove(front as usize).key;
         io.farewell(key, answer, self.config.timeouts.linger);
     }
@@ -434,12 +484,9 @@ fn forwarded(proxy: &Proxy, user: IpAddr) -> Option<Forwarded> {
 }
 
 fn target(host: &str, port: u16) -> Result<Target, Refused> {
-    let host = match host.parse() {
-        Ok(address) => Host::Address(address),
-        Err(_) => host.parse().map_err(|_| Refused {
-            status: 400,
-            reason: "malformed host in request target",
-        })?,
-    };
+    let host = Host::asked_for(host).ok_or(Refused {
+        status: 400,
+        reason: "malformed host in request target",
+    })?;
     Ok(Target { host, port })
 }

@@ -1,7 +1,8 @@
 //! Users' connections: what all fronts share, and the raw ones.
 //!
 //! A raw front is one stream from its first byte to its last. An HTTP front (see `exchange`) carries
-//! one exchange at a time, and becomes raw after CONNECT or an upgrade.
+//! one exchange at a time, and becomes raw after CONNECT or an upgrade; one of SOCKS5 (see `socks`) once its
+//! target is connected.
 
 use std::{
     fmt,
@@ -12,12 +13,14 @@ use std::{
 
 use log::{debug, info, trace};
 
-use super::{Owner, Server, handshakes::Handshake, proxies::Proxy};
+use super::{Owner, Server, handshakes::Handshake, socks};
 use crate::{
     clock::Now,
+    config::Kind,
     http::{Body, CONNECT_ESTABLISHED, Gather},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
+    socks::{Code, Stage},
     tunnel::{
         control::{How, ProxyConnect, Reason},
         ids::UserId,
@@ -52,10 +55,19 @@ pub(super) enum State {
         /// The user may wait for 100, so long as no more than these bytes, the head, were sent.
         go_ahead: Option<NonZeroU32>,
     },
-    /// CONNECT: the target is being dialled, the user waits for its 200.
-    Connect(Handle),
+    /// A message of SOCKS5 is awaited.
+    Socks(Stage),
+    /// The target is being dialled, the user waits to hear of it.
+    Connect(Handle, Spoken),
     /// Bytes both ways.
     Raw(Handle),
+}
+
+/// What a user spoke when it asked for a target, and so how it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http,
+    Socks,
 }
 
 impl Front {
@@ -66,8 +78,8 @@ impl Front {
 
     fn stream(&self) -> Option<Handle> {
         match self.state {
-            State::Securing(_) | State::Head(_) => None,
-            State::Exchange { stream, .. } | State::Connect(stream) | State::Raw(stream) => {
+            State::Securing(_) | State::Head(_) | State::Socks(_) => None,
+            State::Exchange { stream, .. } | State::Connect(stream, _) | State::Raw(stream) => {
                 Some(stream)
             }
         }
@@ -83,9 +95,13 @@ impl Server {
         peer: SocketAddr,
         now: Now,
     ) {
-        let Some(found) = self.proxies.find(proxy) else {
+        let Some(found) = self.proxies.find_mut(proxy) else {
             return io.close(key);
         };
+        // Before a byte is read, whatever is spoken here.
+        if !found.admits(peer.ip(), now) {
+            return io.close(key);
+        }
         let connected = self.users.after(now.unix.as_nanos() as u64);
         let user = UserId {
             port: found.address.port(),
@@ -94,7 +110,7 @@ impl Server {
         };
         trace!("{user} from {peer} at proxy {}", found.id);
         let session = if found.options.tls {
-            let Some(session) = self.tls.user(found.is_http()) else {
+            let Some(session) = self.tls.user(found.spec.kind.is_http()) else {
                 return io.close(key);
             };
             Some(session)
@@ -130,11 +146,19 @@ impl Server {
 
     /// A user's bytes are its own from here on.
     fn user_may_speak<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
+        let found = &mut self.fronts[front as usize];
         let Front {
             key, proxy, user, ..
-        } = self.fronts[front as usize];
-        if self.proxies.find(proxy).is_none_or(Proxy::is_http) {
-            self.fronts[front as usize].state = State::Head(Gather::default());
+        } = *found;
+        let Some(kind) = self.proxies.find(proxy).map(|proxy| proxy.spec.kind) else {
+            self.fronts.remove(front as usize);
+            return io.close(key);
+        };
+        found.state = match kind {
+            Kind::Socks5 => State::Socks(Stage::Greeting),
+            _ => State::Head(Gather::default()),
+        };
+        if !kind.is_raw() {
             io.set_deadline(
                 key,
                 Deadline::At(now.instant + self.config.timeouts.request_head),
@@ -255,6 +279,7 @@ impl Server {
         let Some(stream) = found.stream() else {
             return match found.state {
                 State::Securing(_) => self.secure_user(io, front, now),
+                State::Socks(_) => self.read_socks(io, front, now),
                 _ => self.read_request(io, front, now),
             };
         };
@@ -272,12 +297,16 @@ impl Server {
         let Some(found) = self.fronts.get_mut(front as usize) else {
             return;
         };
-        let State::Connect(stream) = found.state else {
+        let State::Connect(stream, spoken) = found.state else {
             return;
         };
         let (key, link) = (found.key, found.link);
         found.state = State::Raw(stream);
-        let answer = CONNECT_ESTABLISHED;
+        let succeeded = Code::Succeeded.answer();
+        let answer = match spoken {
+            Spoken::Http => CONNECT_ESTABLISHED,
+            Spoken::Socks => &succeeded,
+        };
         // Nothing was written on this exchange before: a socket without room for a line is broken.
         if !matches!(io.write(key, answer), Ok(n) if n == answer.len()) {
             self.give_up(io, front, link, stream, Reason::UserReset);
@@ -308,6 +337,10 @@ impl Server {
         match found.state {
             State::Securing(_) => self.drop_securing(io, front),
             State::Head(_) => self.head_timeout(io, front),
+            State::Socks(_) => {
+                debug!("{}: closed, its negotiation took too long", found.user);
+                self.close_socks(io, front);
+            }
             State::Exchange {
                 stream, go_ahead, ..
             } => {
@@ -337,7 +370,7 @@ impl Server {
                     }
                 }
             }
-            State::Connect(stream) | State::Raw(stream) => {
+            State::Connect(stream, _) | State::Raw(stream) => {
                 let Some(tunnel) = self.links.tunnel(link) else {
                     return;
                 };
@@ -409,7 +442,7 @@ impl Server {
         };
         self.log_end(user, proxy, &ended, now);
         match self.fronts[front as usize].state {
-            State::Securing(_) | State::Head(_) => {}
+            State::Securing(_) | State::Head(_) | State::Socks(_) => {}
             State::Raw(_) => {
                 let key = self.fronts.remove(front as usize).key;
                 match ended.end {
@@ -422,9 +455,12 @@ impl Server {
                     _ => io.abort(key),
                 }
             }
-            State::Connect(_) => match ended.end {
-                StreamEnd::Disconnected(_, reason) => {
+            State::Connect(_, spoken) => match (ended.end, spoken) {
+                (StreamEnd::Disconnected(_, reason), Spoken::Http) => {
                     self.answer_error(io, front, reason.status(), reason.word());
+                }
+                (StreamEnd::Disconnected(_, reason), Spoken::Socks) => {
+                    self.say_last(io, front, &socks::code(reason).answer());
                 }
                 _ => io.abort(self.fronts.remove(front as usize).key),
             },
@@ -501,6 +537,7 @@ impl Server {
             .filter(|(_, front)| match &front.state {
                 State::Securing(_) => true,
                 State::Head(gather) => gather.held() == 0 && !io.is_readable(front.key),
+                State::Socks(_) => !io.is_readable(front.key),
                 _ => false,
             })
             .map(|(index, _)| index as u32)

@@ -6,8 +6,10 @@
 //!
 //! - `links`: from an accepted connection to a welcomed client, and what its frames mean.
 //! - `proxies`: which listeners there are, whose they are, and who serves them.
+//! - `guard`: whether a user has the right password, and how often it may be wrong.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`.
 //! - `secure`: TLS, towards either; `handshakes`: how many are under way.
+//! - `fronts`: one user's connection: raw here, HTTP in `exchange`, SOCKS5 in `socks`.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
 //! exchange of it. Slots in the slabs are named in [`Owner`] labels and in the mux; both are let go of
@@ -15,11 +17,15 @@
 
 mod exchange;
 mod fronts;
+mod guard;
+mod guesses;
 mod handshakes;
 mod links;
 mod proxies;
+mod refusals;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
+mod socks;
 
 use std::{
     collections::VecDeque,
@@ -34,9 +40,11 @@ use slab::Slab;
 
 use self::{
     fronts::Front,
+    guesses::Guesses,
     handshakes::{HANDSHAKE_PAUSE, Handshakes, Room},
     links::Links,
     proxies::Proxies,
+    refusals::Refusals,
     secure::Acceptor,
 };
 use crate::{
@@ -84,6 +92,9 @@ pub struct Server {
     /// Users between whom and us TLS does not stand yet.
     securing: Handshakes,
     users: Unique,
+    /// Clients whose address may not connect.
+    refused_clients: Refusals,
+    guesses: Guesses,
     /// Streams opened since the start.
     opened: u64,
     ends: EndCounts,
@@ -152,6 +163,8 @@ impl Server {
             tls: Acceptor::new(config.identities.clone(), config.client_ca.clone()),
             securing: Handshakes::new(config.limits.user_handshakes),
             users: Unique::default(),
+            refused_clients: Refusals::default(),
+            guesses: Guesses::default(),
             opened: 0,
             ends: EndCounts::default(),
             scratch: vec![0; config.limits.pipelined].into(),
@@ -229,6 +242,13 @@ impl Server {
             }
             match io.accept(self.listener, Purpose::Link, Owner::Clients) {
                 Accepted::Connection(key, peer) => {
+                    if !self.config.admits_client(peer.ip()) {
+                        if let Some(total) = self.refused_clients.count(now.instant) {
+                            info!("link from {peer}: refused by its address, {total} so far");
+                        }
+                        io.close(key);
+                        continue;
+                    }
                     let session = self.tls.link();
                     self.links.accepted(key, peer, session, io);
                     let at = now.instant + self.config.timeouts.handshake;

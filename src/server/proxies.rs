@@ -12,13 +12,12 @@ use std::{
 };
 
 use log::{info, warn};
-use serde::Deserialize;
 use slab::Slab;
 
-use super::{Owner, Server};
+use super::{Owner, Server, refusals::Refusals};
 use crate::{
     clock::Now,
-    config::{ClientId, Exposed, Invalid, Kind, ProxyEntry, ProxyOptions, Spec},
+    config::{ClientId, Exposed, Invalid, ProxyEntry, ProxyOptions, Spec},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -47,6 +46,10 @@ pub(super) struct Proxy {
     pub link: Option<u32>,
     listener: Key,
     origin: Origin,
+    /// Users whose address may not come in.
+    refused: Refusals,
+    /// Requests of users whose password was wrong.
+    pub denied: Refusals,
 }
 
 /// Who asked for a proxy.
@@ -59,6 +62,10 @@ enum Origin {
 impl Proxies {
     pub fn find(&self, proxy: u32) -> Option<&Proxy> {
         self.slab.get(proxy as usize)
+    }
+
+    pub fn find_mut(&mut self, proxy: u32) -> Option<&mut Proxy> {
+        self.slab.get_mut(proxy as usize)
     }
 
     /// All proxies, and where each listens.
@@ -128,6 +135,8 @@ impl Proxies {
             link,
             listener,
             origin,
+            refused: Refusals::default(),
+            denied: Refusals::default(),
         });
         Ok(proxy)
     }
@@ -233,10 +242,13 @@ impl Server {
             .grant(client)
             .listener(spec)
             .map_err(|refused| format!("{spec}: {refused}"))?;
+        if let Some(refused) = options.exposed_to_strangers(spec, address.ip()) {
+            return Err(format!("{spec}: {refused}"));
+        }
         let same = self.proxies.slab.iter_mut().find(|(_, proxy)| {
             if spec.port == 0 {
                 // Any port was asked for: the same wish finds the port that it got before.
-                proxy.client == *client && proxy.spec == *spec && proxy.options == *options
+                proxy.client == *client && proxy.spec == *spec && proxy.options.asks_as(options)
             } else {
                 proxy.address == address
             }
@@ -294,17 +306,24 @@ impl Server {
 }
 
 impl Proxy {
-    /// Whether its users speak HTTP to the server.
-    pub fn is_http(&self) -> bool {
-        matches!(self.spec.kind, Kind::Http | Kind::Https | Kind::Forward)
+    /// Whether a user who comes from `address` may come in. Who may not is counted, and said now and then.
+    pub fn admits(&mut self, address: IpAddr, now: Now) -> bool {
+        let admitted = self.options.admits(address);
+        if !admitted && let Some(total) = self.refused.count(now.instant) {
+            let address = address.to_canonical();
+            info!(
+                "proxy {}: refused a user from {address} by its address, {total} so far",
+                self.id
+            );
+        }
+        admitted
     }
 }
 
 /// What a client asks for, held to the rules that hold for a file.
 fn wish(open: &ProxyOpen) -> Result<Exposed, Invalid> {
     let spec: Spec = open.spec.parse()?;
-    let options = ProxyOptions::deserialize(&open.options)
-        .map_err(|error| Invalid::new(error.to_string()))?;
+    let options = ProxyOptions::from_json(&open.options)?;
     match options.misplaced(spec.kind) {
         Some((_, reason)) => Err(reason),
         None => Ok(Exposed { spec, options }),
@@ -339,6 +358,8 @@ mod tests {
         .expect("good options");
         assert_eq!(granted.options.host, Some("user".parse().unwrap()));
         assert!(granted.options.trust_forwarded);
+        let granted = wish(&open("ssh:0:a:22", r#"{"allow_from":["10.0.0.0/8"]}"#)).unwrap();
+        assert!(!granted.options.admits(IpAddr::from([127, 0, 0, 1])));
         for (open, expected) in [
             (open("http:0:a", "{}"), "is not http:"),
             (open("http:0:a:80", r#"{"host":""}"#), "is empty"),
@@ -347,6 +368,25 @@ mod tests {
             (
                 open("http:0:a:80", r#"{"colour":"red"}"#),
                 "unknown field `colour`",
+            ),
+            (
+                open("tcp:0:a:80", r#"{"allow_from":["a"]}"#),
+                "is not an address or a CIDR",
+            ),
+            (
+                open("tcp:0:a:80", r#"{"users_file":"users"}"#),
+                "unknown field `users_file`",
+            ),
+            (
+                open("forward:0", r#"{"users":["alice:secret"]}"#),
+                "expected strings name:salt:digest",
+            ),
+            (
+                open(
+                    "ssh:0:a:22",
+                    r#"{"users":["a:AAAAAAAAAAAAAAAA:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]}"#,
+                ),
+                "users_file is for the kinds http, https, forward and socks5, not for ssh",
             ),
             (
                 open("tcp:0:a:80", r#"{"host":"target"}"#),

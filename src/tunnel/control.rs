@@ -329,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_options_fit_beside_the_longest_spec() {
+        use crate::{config::options::SAYABLE_BYTES_MAX, tunnel::frame::CONTROL_MAX};
+        let address = "1111:2222:3333:4444:5555:6666:7777:8888";
+        let name = "a".repeat(253);
+        let open = ProxyOpen {
+            request: u32::MAX,
+            spec: format!("forward:[{address}]:65535:{name}:65535"),
+            options: Map::new(),
+        };
+        let bare = serde_json::to_string(&open).unwrap().len();
+        let options = r#","options":"#.len() + SAYABLE_BYTES_MAX;
+        assert!(bare + options <= CONTROL_MAX, "{bare} + {options}");
+    }
+
+    #[test]
     fn fields_of_a_newer_peer_are_ignored() {
         let hello: Hello =
             serde_json::from_str(r#"{"id":"a","window":1,"version":"9","colour":"red"}"#).unwrap();

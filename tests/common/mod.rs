@@ -31,7 +31,7 @@ use std::{
     borrow::Borrow,
     env,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::PathBuf,
     sync::mpsc,
     time::{Duration, Instant},
@@ -97,6 +97,23 @@ pub fn pass(span: Duration) {
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    with_deadlines(&stream);
+    stream
+}
+
+/// Connects as a user from another address of this machine, such as 127.0.7.1.
+pub fn connect_from(from: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(to),
+        socket2::Type::STREAM,
+        None,
+    );
+    let socket = socket.expect("a socket");
+    let from = SocketAddr::new(from.into(), 0);
+    socket.bind(&from.into()).expect("an address of loopback");
+    let connected = socket.connect_timeout(&to.into(), PATIENCE);
+    connected.unwrap_or_else(|error| panic!("connecting to {to}: {error}"));
+    let stream = TcpStream::from(socket);
     with_deadlines(&stream);
     stream
 }

@@ -33,6 +33,10 @@ pub struct Tunnel {
 pub struct Builder {
     proxies: Vec<String>,
     exposed: Vec<String>,
+    /// Proxies that stand in a configuration, for the sake of their options.
+    written: Vec<String>,
+    /// What lies beside the configurations: names and contents.
+    files: Vec<(String, String)>,
     allow: Vec<String>,
     token: Option<String>,
     log: Option<&'static str>,
@@ -223,6 +227,29 @@ impl Builder {
         self
     }
 
+    /// A proxy with options, in JSON: in the server's configuration, or in the client's if it is
+    /// `exposed`. For one proxy, and instead of other configurations.
+    pub fn proxy_with(mut self, spec: impl Into<String>, options: &str, exposed: bool) -> Self {
+        let spec = spec.into();
+        if exposed {
+            self.client.config = Some(format!(
+                r#"{{ "expose": [ {{ "spec": "{spec}", {options} }} ] }}"#
+            ));
+        } else {
+            self.server.config = Some(format!(
+                r#"{{ "proxies": [ {{ "client": "{CLIENT}", "spec": "{spec}", {options} }} ] }}"#
+            ));
+        }
+        self.written.push(spec);
+        self
+    }
+
+    /// A file beside the configurations, which may name it.
+    pub fn file(mut self, name: &str, content: impl Into<String>) -> Self {
+        self.files.push((name.to_owned(), content.into()));
+        self
+    }
+
     /// A RULE of the client.
     pub fn allow(mut self, rule: impl Into<String>) -> Self {
         self.allow.push(rule.into());
@@ -324,6 +351,9 @@ impl Builder {
     /// Starts both sides and waits until they are joined and every proxy listens.
     pub fn start(self) -> Tunnel {
         let scratch = Scratch::new();
+        for (name, content) in &self.files {
+            scratch.write(name, content);
+        }
         let listen = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
         let server = self.start_server(&scratch, &listen.to_string());
         let link = server.link_address();
@@ -399,6 +429,7 @@ impl Builder {
         let mut addresses: Vec<SocketAddr> = self
             .proxies
             .iter()
+            .chain(&self.written)
             .map(|spec| server.proxy_address(spec))
             .collect();
         if !self.exposed.is_empty() {

@@ -485,18 +485,27 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     client.limits.undelivered = undelivered;
     if exposed {
         client.allow = Allow::new(Vec::new(), &specs[..4]);
-        client.expose = specs.map(Exposed::from).into();
+        let expose = |spec| Exposed {
+            spec,
+            options: open_to_all(),
+        };
+        client.expose = specs.map(expose).into();
     } else {
         let entry = |spec| ProxyEntry {
             client: id.clone(),
             spec,
-            options: ProxyOptions::default(),
+            options: open_to_all(),
         };
         server.proxies = specs.map(entry).into();
         let rule = "origin.test:*".parse().expect("a rule");
         client.allow = Allow::new(vec![rule], &[]);
     }
     (server, client)
+}
+
+/// Here nobody is on loopback, and the forward proxy must be told that this is meant.
+fn open_to_all() -> ProxyOptions {
+    serde_json::from_str(r#"{ "allow_from": [ "0.0.0.0/0", "::/0" ] }"#).expect("options")
 }
 
 pub fn address(host: &str, port: u16) -> SocketAddr {

@@ -623,6 +623,59 @@ fn what_was_written_is_parsed_alike_and_written_alike() {
 }
 
 #[test]
+fn credentials_that_were_for_us_go_no_further() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YTpi\r\nX: y\r\n\
+                Connection: authorization\r\n\r\n";
+    let mut request = parse(head.as_bytes()).expect(head);
+    let written = |request: &Request<'_>| {
+        let mut out = Vec::new();
+        request.write_to(&mut out, &Edits::default());
+        String::from_utf8(out).expect("the tests use ASCII")
+    };
+    assert!(written(&request).contains("\r\nAuthorization: Basic YTpi\r\n"));
+    request.authorized_here();
+    assert_eq!(
+        written(&request),
+        "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nVia: 1.1 siding\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_request_without_a_body_ends_with_its_head() {
+    for (head, ends) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            true,
+        ),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", true),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+            false,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            false,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            false,
+        ),
+        (
+            "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n",
+            false,
+        ),
+        (
+            "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+            false,
+        ),
+    ] {
+        let request = parse(head.as_bytes()).expect(head);
+        assert_eq!(request.ends_with_its_head(), ends, "{head}");
+    }
+}
+
+#[test]
 fn a_given_host_replaces_the_users() {
     for head in [
         "GET / HTTP/1.1\r\nA: b\r\nHost: evil.example\r\n\r\n",
