@@ -215,13 +215,15 @@ enum Role {
 /// Be the public side: accept a client's WebSocket and the users' connections.
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "server")]
-#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT, or
-socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http, https, forward (an HTTP
-proxy) or socks5; IPv6 addresses go in brackets; PORT 0 takes any free one.
-Each flag has a field in the configuration (--proxy is the list proxies),
-and flags win. A forward or socks5 proxy beyond loopback needs
+#[argh(
+    note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
+forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
+https, forward (an HTTP proxy) or socks5; IPv6 addresses go in brackets; PORT
+0 takes any free one. A forward or socks5 proxy beyond loopback needs
 users_file or allow_from, which entries of proxies in a configuration can
-have.")]
+have. Each flag has a field in the configuration (--proxy is the list
+proxies), and flags win."
+)]
 #[argh(
     example = "{command_name} --token-file edge.token --listen 0.0.0.0:7000 \\
     --proxy edge-1=tcp:10033:127.0.0.1:2222"
@@ -278,15 +280,17 @@ struct ServerArguments {
 /// Be the private side: dial out to the server, and dial the targets.
 #[derive(Default, FromArgs)]
 #[argh(subcommand, name = "client")]
-#[argh(note = "SPEC is KIND:[BIND:]PORT:HOST:PORT, or forward:[BIND:]PORT, or
-socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http, https, forward (an HTTP
-proxy) or socks5; IPv6 addresses go in brackets; PORT 0 takes any free one.
-A forward or socks5 proxy beyond loopback needs users_file or
-allow_from, which entries of expose in a configuration can have.
-RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *;
-PORT a number, a range or *. What is neither exposed nor allowed is never
-dialled. Each flag has a field of its name in the configuration, and flags
-win.")]
+#[argh(
+    note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
+forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
+https, forward (an HTTP proxy) or socks5; IPv6 addresses go in brackets; PORT
+0 takes any free one. A forward or socks5 proxy beyond loopback needs
+users_file or allow_from, which entries of expose in a configuration can have.
+RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *; PORT a
+number, a range or *. Or it is unix:/path, that socket alone. What is neither
+exposed nor allowed is never dialled. Each flag has a field of its name in the
+configuration, and flags win."
+)]
 #[argh(example = "{command_name} --id edge-1 --token-file edge.token \\
     --server ws://edge.example.com:7000 --expose tcp:10033:127.0.0.1:2222")]
 struct ClientArguments {

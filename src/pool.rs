@@ -83,8 +83,9 @@ pub struct Origin {
     pub born: Instant,
     /// Exchanges it has carried; the owner of the exchange counts.
     pub uses: u32,
-    /// Where it leads, for whoever must allow that anew; a v4-mapped address may come back unwrapped.
-    pub peer: IpAddr,
+    /// The address it leads to, if that is what it leads to, for whoever must allow it anew; a v4-mapped
+    /// one may come back unwrapped.
+    pub peer: Option<IpAddr>,
 }
 
 /// What became of a connection that was offered.
@@ -141,7 +142,8 @@ struct Entry {
     key: Key,
     born: Instant,
     uses: u32,
-    /// An IPv4 address as a mapped one, which takes a word less than both kinds.
+    /// An IPv4 address as a mapped one, which takes a word less than both kinds; none as `::`, which is
+    /// nobody's.
     peer: Ipv6Addr,
     /// Age at which it was parked, rounded down, so that it seems parked a little earlier. It takes
     /// four bytes where the time itself would take sixteen.
@@ -469,8 +471,9 @@ impl<K: Eq + Hash + Clone> Pool<K> {
             born: origin.born,
             uses: origin.uses,
             peer: match origin.peer {
-                IpAddr::V4(peer) => peer.to_ipv6_mapped(),
-                IpAddr::V6(peer) => peer,
+                Some(IpAddr::V4(peer)) => peer.to_ipv6_mapped(),
+                Some(IpAddr::V6(peer)) => peer,
+                None => Ipv6Addr::UNSPECIFIED,
             },
             parked_at_millis: u32::try_from(lived).expect("the age limit fits into a u32"),
             serial: NonZeroU32::MIN,
@@ -573,7 +576,7 @@ impl Entry {
         Origin {
             born: self.born,
             uses: self.uses,
-            peer: self.peer.to_canonical(),
+            peer: (!self.peer.is_unspecified()).then(|| self.peer.to_canonical()),
         }
     }
 

@@ -16,7 +16,7 @@ pub fn pool(criterion: &mut Criterion) {
     let origin = Origin {
         born: now,
         uses: 1,
-        peer: Ipv4Addr::LOCALHOST.into(),
+        peer: Some(Ipv4Addr::LOCALHOST.into()),
     };
     let limits = PoolLimits {
         max_idle: 1024,

@@ -4,7 +4,7 @@
 //! may give it back (see `reuse`); every other word gets a fresh one, which is closed when the session
 //! ends.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use log::{debug, info};
 
@@ -16,11 +16,14 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{ClientId, Host, Target},
+    config::{ClientId, Target},
     http::{Asked, Gather, Version},
     key::Key,
     pool,
-    reactor::{Deadline, Reactor, net::Net},
+    reactor::{
+        Deadline, Reactor,
+        net::{Net, Peer},
+    },
     tunnel::{
         control::{How, ProxyConnect, Reason, RequestFacts},
         ids::{ProxyId, UserId},
@@ -243,17 +246,23 @@ impl Client {
         if poolable != has_request || !spoken {
             return Err(Reason::Unsupported);
         }
-        let host: Host = host.parse().map_err(|_| Reason::Unresolvable)?;
-        if port == 0 {
-            return Err(Reason::Unreachable);
-        }
-        if !self.config.allow.may_dial(&host, port) {
+        let target = Target::from_remote(host, port).map_err(|_| Reason::Unresolvable)?;
+        let allowed = match &target {
+            Target::Inet { port: 0, .. } => return Err(Reason::Unreachable),
+            Target::Inet { host, port } => self.config.allow.may_dial(host, *port),
+            // A certificate is for a name.
+            Target::Unix(_) if protocol.eq_ignore_ascii_case(HTTPS) => {
+                return Err(Reason::Unsupported);
+            }
+            Target::Unix(path) => self.config.allow.permits_socket(path),
+        };
+        if !allowed {
             return Err(Reason::NotAllowed);
         }
         if self.shared.budget.pressure() >= Pressure::Full {
             return Err(Reason::Overload);
         }
-        Ok(Target { host, port })
+        Ok(target)
     }
 
     fn refuse(&mut self, stream: Handle, reason: Reason) -> Option<Ended> {
@@ -282,7 +291,7 @@ impl Client {
         &mut self,
         io: &mut Reactor<N, Owner>,
         carried: u32,
-        result: Result<(Key, SocketAddr), Reason>,
+        result: Result<(Key, Peer), Reason>,
         now: Now,
     ) {
         match result {

@@ -8,7 +8,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,10 @@ use crate::{
     clock::Now,
     http::{Gather, Gathered},
     key::Key,
-    reactor::{Deadline, Flushed, Reactor, net::Net},
+    reactor::{
+        Deadline, Flushed, Reactor,
+        net::{Net, Peer},
+    },
     tunnel::{
         Flush, Sent, Tunnel,
         control::{Hello, ProxyOpen, ProxyOpened, Reason, Welcome},
@@ -142,14 +144,14 @@ impl Client {
     pub(super) fn link_dialled<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
-        result: Result<(Key, SocketAddr), Reason>,
+        result: Result<(Key, Peer), Reason>,
         now: Now,
     ) {
         let (key, peer) = match result {
             Ok(connected) => connected,
             Err(reason) => return self.link_down(io, Down::Passing(reason.to_string()), now),
         };
-        if !self.config.server.secure && !peer.ip().is_loopback() {
+        if !self.config.server.secure && peer.ip().is_some_and(|ip| !ip.is_loopback()) {
             warn!(
                 "{} is not encrypted: the token is safe, what follows it is not",
                 self.config.server

@@ -1,23 +1,24 @@
-//! From a host and port to a connected socket: RFC 8305, happy eyeballs.
+//! From a target to a connected socket: RFC 8305, happy eyeballs.
 //!
 //! The name is looked up, its addresses are filtered by what may be dialled, and tried one after the
 //! other, each a quarter of a second after the last or as soon as that one failed; the first to
-//! connect wins. Where TLS is asked for, the winner has to prove who it is. One deadline covers all of
-//! it, the wait for the look-up and the handshake included.
+//! connect wins. A unix socket has no addresses: it is tried, and that is it. Where TLS is asked for, the
+//! winner has to prove who it is. One deadline covers all of it, the wait for the look-up and the handshake
+//! included.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, io::ErrorKind, net::SocketAddr, time::Instant};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 use slab::Slab;
 
 use super::{Client, Owner, dial_reason, upstream::Upstream};
 use crate::{
     clock::Now,
-    config::{Host, Target},
+    config::{Host, SocketPath, Target},
     key::Key,
     reactor::{
         Deadline, Found, Reactor, Resolving,
-        net::{NameClass, Net, Purpose, is_out_of_descriptors},
+        net::{Address, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
         resolver::interleave,
     },
     tunnel::control::Reason,
@@ -48,7 +49,7 @@ enum Progress {
     /// Addresses are tried.
     Connecting,
     /// The one that won has to prove itself.
-    Securing(SocketAddr),
+    Securing(Peer),
 }
 
 /// The dials of a client: at most so many under way, and a bounded number that wait their turn.
@@ -115,7 +116,11 @@ impl Client {
         self.dials.active += 1;
         let (upstream, whose) = (dial.upstream.clone(), dial.whose);
         let class = self.name_class(&upstream, whose);
-        match upstream.target.host {
+        let host = match upstream.target {
+            Target::Inet { host, .. } => host,
+            Target::Unix(path) => return self.socket_found(io, slot, &path, now),
+        };
+        match host {
             Host::Address(address) => self.addresses_found(io, slot, &[address], now),
             Host::Name(name) => match io.resolve(&name, class) {
                 Resolving::Known(Ok(addresses)) => self.addresses_found(io, slot, &addresses, now),
@@ -167,7 +172,10 @@ impl Client {
             .iter()
             .filter(|(_, dial)| {
                 dial.progress == Progress::Resolving
-                    && matches!(&dial.upstream.target.host, Host::Name(of) if **of == *name)
+                    && matches!(
+                        &dial.upstream.target,
+                        Target::Inet { host: Host::Name(of), .. } if **of == *name
+                    )
             })
             .map(|(index, _)| index as u32)
             .collect();
@@ -200,7 +208,9 @@ impl Client {
         let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return;
         };
-        let Target { host, port } = &found.upstream.target;
+        let Target::Inet { host, port } = &found.upstream.target else {
+            return;
+        };
         let allowed =
             |address| found.whose == Whose::Link || self.config.allow.permits(host, *port, address);
         found.progress = Progress::Connecting;
@@ -219,6 +229,21 @@ impl Client {
         self.attempt(io, dial, now);
     }
 
+    /// There is nothing to look up, and one place to try. That it may be dialled was said when its stream
+    /// was admitted.
+    fn socket_found<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        path: &SocketPath,
+        now: Now,
+    ) {
+        self.dials.slab[dial as usize].progress = Progress::Connecting;
+        if !self.try_address(io, dial, Address::Unix(path.as_str()), now) {
+            self.attempt(io, dial, now);
+        }
+    }
+
     /// Tries the next address; gives up when there is none and nothing is under way.
     fn attempt<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, now: Now) {
         loop {
@@ -234,35 +259,61 @@ impl Client {
                 }
                 return;
             };
-            let purpose = match found.whose {
-                Whose::Link => Purpose::Link,
-                Whose::Stream(_) if found.upstream.secure => Purpose::SecureTarget,
-                Whose::Stream(_) => Purpose::Target,
-            };
-            let mut attempt = io.connect(address, purpose, Owner::Attempt(dial));
-            while attempt.as_ref().is_err_and(is_out_of_descriptors) && self.evict_oldest(io) {
-                attempt = io.connect(address, purpose, Owner::Attempt(dial));
+            if self.try_address(io, dial, Address::Inet(address), now) {
+                return;
             }
-            let found = &mut self.dials.slab[dial as usize];
-            match attempt {
-                Ok(key) => {
-                    found.attempts.push(key);
-                    let mut at = found.deadline;
-                    if !found.waiting.is_empty() {
-                        at = at.min(now.instant + ATTEMPT_DELAY);
-                    }
-                    io.set_deadline(found.timer, Deadline::At(at));
-                    // On loopback the handshake is over by now: no event need be waited for, and a
-                    // burst of users does not look like as many dials in progress.
-                    if address.ip().is_loopback() {
-                        self.attempt_ready(io, dial, key, now);
-                    }
-                    return;
+        }
+    }
+
+    /// Whether an attempt is under way then, or has been.
+    fn try_address<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        address: Address<'_>,
+        now: Now,
+    ) -> bool {
+        let found = &self.dials.slab[dial as usize];
+        let purpose = match found.whose {
+            Whose::Link => Purpose::Link,
+            Whose::Stream(_) if found.upstream.secure => Purpose::SecureTarget,
+            Whose::Stream(_) => Purpose::Target,
+        };
+        let mut attempt = io.connect(address, purpose, Owner::Attempt(dial));
+        while attempt.as_ref().is_err_and(is_out_of_descriptors) && self.evict_oldest(io) {
+            attempt = io.connect(address, purpose, Owner::Attempt(dial));
+        }
+        let found = &mut self.dials.slab[dial as usize];
+        match attempt {
+            Ok(key) => {
+                found.attempts.push(key);
+                let mut at = found.deadline;
+                if !found.waiting.is_empty() {
+                    at = at.min(now.instant + ATTEMPT_DELAY);
                 }
-                Err(error) => {
-                    debug!("{} at {address}: {error}", found.upstream);
-                    found.failure = dial_reason(&error);
+                io.set_deadline(found.timer, Deadline::At(at));
+                // The handshake is over by now: no event need be waited for, and a burst of users does
+                // not look like as many dials in progress.
+                if address.is_local() {
+                    self.attempt_ready(io, dial, key, now);
                 }
+                true
+            }
+            Err(error) => {
+                match address {
+                    Address::Inet(_) => debug!("{} at {address}: {error}", found.upstream),
+                    // It is the machine's own administrator who can mend a path, or its permissions, and
+                    // no reason that is sent says which of them it is.
+                    Address::Unix(_) if error.kind() == ErrorKind::WouldBlock => {
+                        info!(
+                            "{}: as many connections wait there as may",
+                            found.upstream.target
+                        );
+                    }
+                    Address::Unix(_) => info!("{}: {error}", found.upstream.target),
+                }
+                found.failure = dial_reason(&error);
+                false
             }
         }
     }
@@ -295,7 +346,11 @@ impl Client {
                     Whose::Link => &mut self.link_tls,
                     Whose::Stream(_) => &mut self.tls,
                 };
-                match trust.session(&found.upstream.target.host) {
+                let session = match &found.upstream.target {
+                    Target::Inet { host, .. } => trust.session(host),
+                    Target::Unix(_) => Err("no certificate can be for a path".into()),
+                };
+                match session {
                     Ok(session) => {
                         io.start_tls(key, session);
                         self.secure(io, dial, key, peer, now);
@@ -323,7 +378,7 @@ impl Client {
         io: &mut Reactor<N, Owner>,
         dial: u32,
         key: Key,
-        peer: SocketAddr,
+        peer: Peer,
         now: Now,
     ) {
         match io.handshake(key) {
@@ -350,7 +405,7 @@ impl Client {
         io: &mut Reactor<N, Owner>,
         dial: u32,
         key: Key,
-        peer: SocketAddr,
+        peer: Peer,
         now: Now,
     ) {
         let found = &mut self.dials.slab[dial as usize];
@@ -402,7 +457,7 @@ impl Client {
         &mut self,
         io: &mut Reactor<N, Owner>,
         whose: Whose,
-        result: Result<(Key, SocketAddr), Reason>,
+        result: Result<(Key, Peer), Reason>,
         now: Now,
     ) {
         match whose {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! - `connection`: the link itself: dial, upgrade, hello, and again after it was lost, for ever.
-//! - `dial`: from a host and port to a connected socket, several addresses tried, TLS if it is asked for.
+//! - `dial`: from a target to a connected socket, several addresses tried, TLS if it is asked for.
 //! - `secure`: whom TLS trusts.
 //! - `upstream`: where exchanges go, and how many may be there at a time.
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
@@ -459,6 +459,8 @@ fn dial_reason(error: &std::io::Error) -> Reason {
     match error.kind() {
         ErrorKind::ConnectionRefused => Reason::Refused,
         ErrorKind::TimedOut => Reason::DialTimeout,
+        ErrorKind::WouldBlock => Reason::TargetBusy,
+        ErrorKind::Unsupported => Reason::Unsupported,
         _ if crate::reactor::net::is_out_of_descriptors(error) => Reason::Descriptors,
         _ => Reason::Unreachable,
     }

@@ -130,9 +130,13 @@ impl Client {
         now: Now,
     ) -> Option<(Key, pool::Origin)> {
         let repeatable = repeatable || self.config.pool.mode == PoolMode::Always;
-        let Target { host, port } = &upstream.target;
         while let Some(taken) = self.pool.take(upstream, repeatable, now.instant) {
-            let allowed = self.config.allow.permits(host, *port, taken.origin.peer);
+            let allow = &self.config.allow;
+            let allowed = match (&upstream.target, taken.origin.peer) {
+                (Target::Inet { host, port }, Some(peer)) => allow.permits(host, *port, peer),
+                (Target::Unix(path), None) => allow.permits_socket(path),
+                (Target::Inet { .. }, None) | (Target::Unix(_), Some(_)) => false,
+            };
             if allowed && io.look(taken.key) == Outlook::Quiet {
                 trace!(
                     "{upstream}: connection of {} uses taken from the pool",

@@ -22,6 +22,7 @@ pub mod roots;
 pub mod rule;
 pub mod spec;
 pub mod special;
+pub mod target;
 pub mod token;
 pub mod url;
 pub mod users;
@@ -42,7 +43,8 @@ pub use self::{
     options::{HostPolicy, ProxyOptions},
     roots::Roots,
     rule::{Allow, Rule},
-    spec::{Host, Kind, Spec, Target},
+    spec::{Host, Kind, Spec},
+    target::{SocketPath, Target},
     token::Token,
     url::ServerUrl,
     users::Users,

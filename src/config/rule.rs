@@ -3,15 +3,17 @@
 //! A rule is `HOST:PORT`. HOST is a name, `*.suffix`, `*`, an address or a CIDR; PORT a number, a
 //! range or `*`. Names say what may be asked for, and are held to the kinds of address that such a
 //! name has any business to resolve to; addresses and CIDRs say what may be dialled, whatever was
-//! asked for.
+//! asked for. Or it is `unix:/path`, and covers that socket: no pattern covers any, since what listens on
+//! one (a container engine, say) is often there for the machine's own administrator.
 //!
 //! Everything here is a pure function of the rules: who resolved the name, and when, is not known.
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, rc::Rc, str::FromStr};
 
 use super::{
-    spec::{Host, Kind, Spec, Target, split_outside_brackets},
+    spec::{Host, Kind, Spec, split_outside_brackets},
     special::{self, Class, Network},
+    target::{SocketPath, Target, path_in},
     value::{Invalid, PortRange, impl_text},
 };
 
@@ -44,12 +46,9 @@ impl Allow {
     pub fn may_dial(&self, host: &Host, port: u16) -> bool {
         match host {
             Host::Address(address) => self.permits(host, port, *address),
-            Host::Name(name) => self.rules.iter().any(|rule| {
-                rule.ports.contains(&port)
-                    && match &rule.pattern {
-                        Pattern::Network(_) => true,
-                        pattern => pattern.matches_name(name),
-                    }
+            Host::Name(name) => self.patterns(port).any(|pattern| match pattern {
+                Pattern::Network(_) => true,
+                pattern => pattern.matches_name(name),
             }),
         }
     }
@@ -63,26 +62,49 @@ impl Allow {
         {
             return false;
         }
+        self.patterns(port)
+            .any(|pattern| pattern.permits(host, address))
+    }
+
+    /// Whether the unix socket of this path may be dialled, or a connection that is parked for it be used.
+    pub fn permits_socket(&self, path: &SocketPath) -> bool {
         self.rules
             .iter()
-            .any(|rule| rule.ports.contains(&port) && rule.pattern.permits(host, address))
+            .any(|Rule(covered)| matches!(covered, Covered::Socket(allowed) if allowed == path))
+    }
+
+    /// The HOSTs of all rules that cover a port.
+    fn patterns(&self, port: u16) -> impl Iterator<Item = &Pattern> {
+        self.rules
+            .iter()
+            .filter_map(move |Rule(covered)| match covered {
+                Covered::Ports(pattern, ports) => ports.contains(&port).then_some(pattern),
+                Covered::Socket(_) => None,
+            })
     }
 }
 
 /// One rule. Prints its canonical form, which parses to an equal rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pattern: Pattern,
-    ports: RangeInclusive<u16>,
+pub struct Rule(Covered);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Covered {
+    /// These ports of these hosts.
+    Ports(Pattern, RangeInclusive<u16>),
+    /// This unix socket.
+    Socket(SocketPath),
 }
 
 impl Rule {
     /// The rule that an exposed target implies.
     fn exact(target: &Target) -> Self {
-        Self {
-            pattern: Pattern::exact(target.host.clone()),
-            ports: target.port..=target.port,
-        }
+        Self(match target {
+            Target::Inet { host, port } => {
+                Covered::Ports(Pattern::exact(host.clone()), *port..=*port)
+            }
+            Target::Unix(path) => Covered::Socket(path.clone()),
+        })
     }
 }
 
@@ -93,10 +115,13 @@ impl FromStr for Rule {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(path) = path_in(text) {
+            return Ok(Self(Covered::Socket(path.parse()?)));
+        }
         let fields = split_outside_brackets(text)?;
         let [host, port] = fields.as_slice() else {
             return Err(Invalid::new(format!(
-                "{text:?} is not HOST:PORT, such as 127.0.0.1:3000-3010, *.example.com:443 or [fd00::/8]:* (IPv6 in brackets)"
+                "{text:?} is not HOST:PORT, such as 127.0.0.1:3000-3010, *.example.com:443 or [fd00::/8]:* (IPv6 in brackets), nor unix:/path"
             )));
         };
         let ports = match *port {
@@ -111,19 +136,16 @@ impl FromStr for Rule {
                     .0
             }
         };
-        Ok(Self {
-            pattern: host.parse()?,
-            ports,
-        })
+        Ok(Self(Covered::Ports(host.parse()?, ports)))
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.ports == PORTS_ALL {
-            write!(f, "{}:*", self.pattern)
-        } else {
-            write!(f, "{}:{}", self.pattern, PortRange(self.ports.clone()))
+        match &self.0 {
+            Covered::Ports(pattern, ports) if *ports == PORTS_ALL => write!(f, "{pattern}:*"),
+            Covered::Ports(pattern, ports) => write!(f, "{pattern}:{}", PortRange(ports.clone())),
+            Covered::Socket(path) => write!(f, "unix:{path}"),
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! KIND:[BIND:]PORT:HOST:PORT     tcp:10033:127.0.0.1:2222   ssh:0.0.0.0:10022:[::1]:22
+//! KIND:[BIND:]PORT:unix:/path    http:8080:unix:/run/app.sock
 //! forward:[BIND:]PORT            forward:3128
 //! socks5:[BIND:]PORT             socks5:1080
 //! ```
 //!
-//! A SPEC is told apart by the number of its fields outside brackets. What is parsed here prints its
-//! canonical form and parses again to an equal value, since SPECs cross the link too.
+//! A SPEC is told apart by the number of its fields outside brackets, once the path of a unix socket, which
+//! may hold anything, is split off. What is parsed here prints its canonical form and parses again to an
+//! equal value, since SPECs cross the link too.
 
 use std::{
     fmt,
@@ -18,7 +20,10 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::value::{self, Bind, Invalid, impl_text};
+use super::{
+    target::{Target, path_in},
+    value::{self, Bind, Invalid, impl_text},
+};
 
 /// One proxy: a listener, what its users speak, and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,20 +56,35 @@ impl FromStr for Spec {
             ))
         })?;
         let kind: Kind = word.parse()?;
-        let fields = split_outside_brackets(rest)?;
-        let (bind, port, target) = match (kind, fields.as_slice()) {
-            (Kind::Forward | Kind::Socks5, [port]) => (None, port, None),
-            (Kind::Forward | Kind::Socks5, [bind, port]) => (Some(bind), port, None),
-            (Kind::Forward | Kind::Socks5, _) => {
+        let (listener, path) = if kind.has_target() {
+            split_socket(rest)
+        } else {
+            (rest, None)
+        };
+        let fields = split_outside_brackets(listener)?;
+        let (bind, port, target) = match (kind, path, fields.as_slice()) {
+            (Kind::Forward | Kind::Socks5, _, [port]) => (None, port, None),
+            (Kind::Forward | Kind::Socks5, _, [bind, port]) => (Some(bind), port, None),
+            (Kind::Forward | Kind::Socks5, ..) => {
                 return Err(Invalid::new(format!(
                     "{text:?} is not {kind}:[BIND:]PORT, such as {kind}:3128 (no target; IPv6 addresses in brackets)"
                 )));
             }
-            (_, [port, host, target_port]) => (None, port, Some((host, target_port))),
-            (_, [bind, port, host, target_port]) => (Some(bind), port, Some((host, target_port))),
+            // A certificate is for a name, and only the server knows of one that an option gives.
+            (Kind::Https, Some(_), _) => {
+                return Err(Invalid::new(format!(
+                    "{text:?}: a unix socket has no name to verify a certificate for; write http, or https with HOST:PORT"
+                )));
+            }
+            (_, Some(path), [port]) => (None, port, Some(Target::Unix(path.parse()?))),
+            (_, Some(path), [bind, port]) => (Some(bind), port, Some(Target::Unix(path.parse()?))),
+            (_, None, [port, host, target_port]) => (None, port, Some(inet(host, target_port)?)),
+            (_, None, [bind, port, host, target_port]) => {
+                (Some(bind), port, Some(inet(host, target_port)?))
+            }
             _ => {
                 return Err(Invalid::new(format!(
-                    "{text:?} is not {kind}:[BIND:]PORT:HOST:PORT, such as {kind}:10033:127.0.0.1:2222 (IPv6 addresses in brackets)"
+                    "{text:?} is not {kind}:[BIND:]PORT:HOST:PORT, such as {kind}:10033:127.0.0.1:2222 (IPv6 addresses in brackets), nor {kind}:[BIND:]PORT:unix:/path"
                 )));
             }
         };
@@ -72,16 +92,23 @@ impl FromStr for Spec {
             kind,
             bind: bind.map(|bind| Bind::bracketed(bind)).transpose()?,
             port: value::port(port)?,
-            target: target
-                .map(|(host, port)| {
-                    Ok(Target {
-                        host: host.parse()?,
-                        port: value::target_port(port)?,
-                    })
-                })
-                .transpose()?,
+            target,
         })
     }
+}
+
+fn inet(host: &str, port: &str) -> Result<Target, Invalid> {
+    Ok(Target::Inet {
+        host: host.parse()?,
+        port: value::target_port(port)?,
+    })
+}
+
+/// Splits off the path of a unix socket, colons and brackets and all, if it leads to one.
+fn split_socket(text: &str) -> (&str, Option<&str>) {
+    text.match_indices(':')
+        .find_map(|(at, _)| Some((&text[..at], Some(path_in(&text[at + 1..])?))))
+        .unwrap_or((text, None))
 }
 
 impl fmt::Display for Spec {
@@ -150,6 +177,11 @@ impl Kind {
         }
     }
 
+    /// Whether it leads to one target; else each user names its own.
+    pub const fn has_target(self) -> bool {
+        !matches!(self, Kind::Forward | Kind::Socks5)
+    }
+
     /// Whether users speak HTTP to the listener.
     pub const fn is_http(self) -> bool {
         matches!(self, Kind::Http | Kind::Https | Kind::Forward)
@@ -178,48 +210,6 @@ impl FromStr for Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
-    }
-}
-
-/// What a client dials. Also the key under which the pool parks connections.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
-    /// Where.
-    pub host: Host,
-    /// Never 0 when parsed.
-    pub port: u16,
-}
-
-impl Target {
-    /// What `Host` says for it (RFC 9110 §7.2): the port only where it is not the scheme's own.
-    pub fn host_field(&self, scheme_port: u16) -> String {
-        if self.port == scheme_port {
-            self.host.to_string()
-        } else {
-            self.to_string()
-        }
-    }
-}
-
-impl FromStr for Target {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match split_outside_brackets(text)?.as_slice() {
-            [host, port] => Ok(Self {
-                host: host.parse()?,
-                port: value::target_port(port)?,
-            }),
-            _ => Err(Invalid::new(format!(
-                "{text:?} is not HOST:PORT, such as example.com:80 or [::1]:80"
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
@@ -409,6 +399,12 @@ mod tests {
             ("socks5:0.0.0.0:1080", ""),
             ("tcp:007:a_b-c:0080", "tcp:7:a_b-c:80"),
             ("tcp:1:1.2.3.4.:80", "tcp:1:1.2.3.4:80"),
+            ("tcp:10033:unix:/run/app.sock", ""),
+            ("http:[::1]:8080:unix:/run/app.sock", ""),
+            ("ssh:127.0.0.1:0:unix:/a:unix:/b]:[c:1", ""),
+            ("TELNET:1:Unix://run/App", "telnet:1:unix:/run/App"),
+            ("tcp:1:unix:22", ""),
+            ("tcp:127.0.0.1:1:unix:22", ""),
         ] {
             let spec: Spec = text
                 .parse()
@@ -432,14 +428,20 @@ mod tests {
                 kind: Kind::Ssh,
                 bind: Some(IpAddr::from([0, 0, 0, 0])),
                 port: 10022,
-                target: Some(Target {
+                target: Some(Target::Inet {
                     host: Host::Address(IpAddr::from(Ipv6Addr::LOCALHOST)),
                     port: 22
                 }),
             }
         );
         let spec: Spec = "http:80:Example.COM.:8080".parse().unwrap();
-        assert_eq!(spec.target.unwrap().host, Host::Name("example.com".into()));
+        assert_eq!(
+            spec.target,
+            Some(Target::Inet {
+                host: Host::Name("example.com".into()),
+                port: 8080
+            })
+        );
         assert_eq!(spec.bind, None);
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let spec: Spec = "forward:3128".parse().unwrap();
@@ -465,19 +467,6 @@ mod tests {
                 reason.ends_with("tcp, ssh, telnet, http, https, forward, socks5"),
                 "{text}: {reason}"
             );
-        }
-    }
-
-    #[test]
-    fn a_host_field_leaves_out_the_port_of_its_scheme() {
-        for (target, scheme_port, field) in [
-            ("a.example:80", 80, "a.example"),
-            ("a.example:443", 80, "a.example:443"),
-            ("[::1]:443", 443, "[::1]"),
-            ("[::1]:8443", 443, "[::1]:8443"),
-        ] {
-            let target: Target = target.parse().unwrap();
-            assert_eq!(target.host_field(scheme_port), field);
         }
     }
 
@@ -551,6 +540,16 @@ mod tests {
             ("tcp:1:[::1:2", "brackets"),
             ("tcp:1:::1]:2", "brackets"),
             ("tcp:1:[[::1]]:2", "brackets"),
+            ("tcp:1:unix:app.sock", "is not absolute"),
+            ("tcp:1:unix:22:/app.sock", "is not absolute"),
+            ("tcp:1:unix:/run/../x", ". or .."),
+            ("tcp:1:unix:", "from 1 to 65535"),
+            ("tcp:x:unix:/run/x", "from 0 to 65535"),
+            ("tcp:*:1:unix:/run/x", "write 0.0.0.0 or [::]"),
+            ("tcp:unix:/run/x", "is not tcp:[BIND:]PORT:HOST:PORT"),
+            ("tcp:1:a:2:unix:/run/x", "is not tcp:[BIND:]PORT:HOST:PORT"),
+            ("forward:1:unix:/run/x", "no target"),
+            ("https:1:unix:/run/x", "no name to verify a certificate for"),
         ] {
             let reason = refusal(text);
             assert!(reason.contains(expected), "{text}: {reason}");
@@ -580,18 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_need_both_parts() {
-        assert_eq!(
-            "Example.com:80".parse::<Target>().unwrap().to_string(),
-            "example.com:80"
-        );
-        assert_eq!(
-            "[::1]:80".parse::<Target>().unwrap().to_string(),
-            "[::1]:80"
-        );
-        for text in ["", "a", "a:", ":80", "::1:80", "[::1]", "a:80:80", "a:0"] {
-            assert!(text.parse::<Target>().is_err(), "{text}");
-        }
+    fn an_ipv6_host_stands_in_brackets() {
         assert!(
             "::1"
                 .parse::<Host>()
@@ -614,7 +602,12 @@ mod tests {
             "([a-z0-9_-]{1,20}\\.){0,3}[a-z_-][a-z0-9_-]{0,10}"
                 .prop_map(|name| Host::Name(name.into())),
         ];
-        let target = (host, 1u16..).prop_map(|(host, port)| Target { host, port });
+        let target = prop_oneof![
+            4 => (host, 1u16..).prop_map(|(host, port)| Target::Inet { host, port }),
+            1 => "(/[^/*.\\p{C}][^/*\\p{C}]{0,6}){1,3}".prop_map(|path| {
+                Target::Unix(path.parse().expect("an absolute path without . and .."))
+            }),
+        ];
         (
             0..Kind::ALL.len(),
             any::<Option<IpAddr>>(),
@@ -623,8 +616,9 @@ mod tests {
         )
             .prop_map(|(kind, bind, port, target)| {
                 let kind = Kind::ALL[kind];
-                let targets = !matches!(kind, Kind::Forward | Kind::Socks5);
-                let target = targets.then_some(target);
+                let has_name = !matches!((kind, &target), (Kind::Https, Target::Unix(_)));
+                let kind = if has_name { kind } else { Kind::Http };
+                let target = kind.has_target().then_some(target);
                 Spec {
                     kind,
                     bind,
@@ -641,7 +635,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}|(tcp|forward|socks5)[:\\[\\]0-9a-f.*x]{0,40}") {
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}|(tcp|forward|socks5)[:\\[\\]0-9a-f.*x]{0,40}|http:1:unix:[:\\[\\]/.a]{0,20}") {
             if let Ok(spec) = text.parse::<Spec>() {
                 prop_assert_eq!(spec.to_string().parse(), Ok(spec));
             }

@@ -3,7 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    spec::{Host, Target, split_outside_brackets},
+    spec::{Host, split_outside_brackets},
+    target::Target,
     value::{self, Invalid, impl_text},
 };
 
@@ -23,7 +24,7 @@ pub struct ServerUrl {
 impl ServerUrl {
     /// What to dial.
     pub fn target(&self) -> Target {
-        Target {
+        Target::Inet {
             host: self.host.clone(),
             port: self.port,
         }

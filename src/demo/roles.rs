@@ -63,7 +63,7 @@ impl Plan {
             kind,
             bind: None,
             port,
-            target: target.map(|port| Target {
+            target: target.map(|port| Target::Inet {
                 host: Host::Address(LOOPBACK),
                 port,
             }),

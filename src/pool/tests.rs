@@ -24,7 +24,7 @@ fn young(now: Instant) -> Origin {
     Origin {
         born: now,
         uses: 1,
-        peer: PEER,
+        peer: Some(PEER),
     }
 }
 
@@ -84,7 +84,7 @@ fn what_is_taken_comes_with_its_history() {
     let origin = Origin {
         born,
         uses: 7,
-        peer: PEER,
+        peer: Some(PEER),
     };
     let (slot, ..) = kept(pool.park(&1, key(1), origin, now));
     let parked_for = Duration::from_millis(1500);
@@ -403,7 +403,7 @@ proptest! {
             match step {
                 Step::Park { target, age_millis } => {
                     serial += 1;
-                    let origin = Origin { born: now - Duration::from_millis(age_millis), uses: serial, peer: PEER };
+                    let origin = Origin { born: now - Duration::from_millis(age_millis), uses: serial, peer: Some(PEER) };
                     match pool.park(&target, key(serial), origin, now) {
                         Parked::Kept { slot, expires, evicted } => {
                             prop_assert_eq!(evicted, model.evict(target));

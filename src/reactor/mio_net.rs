@@ -6,14 +6,15 @@
 //! Socket options cost system calls, so those of accepted sockets are set once, on their listener,
 //! from which they are inherited: to accept a connection takes one `accept4` and one `epoll_ctl`.
 
+mod stream;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    io::{self, IoSlice, IoSliceMut, Read, Write},
-    net::{Shutdown, SocketAddr},
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -27,8 +28,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+pub use self::stream::Stream;
 use self::workers::Workers;
-use super::net::{Event, NameClass, Net, Purpose, Ready};
+use super::net::{Address, Event, NameClass, Net, Peer, Purpose, Ready};
 use crate::{clock::Now, key::Key};
 
 /// The operating system.
@@ -45,10 +47,6 @@ pub struct MioNet {
     workers: Workers,
     signals: Option<Signals>,
 }
-
-/// A TCP connection. Its reads and writes never answer [`io::ErrorKind::Interrupted`].
-#[derive(Debug)]
-pub struct Stream(mio::net::TcpStream);
 
 /// Asks a [`MioNet`] from another thread to end, as a signal would.
 #[derive(Clone)]
@@ -235,7 +233,7 @@ impl Net for MioNet {
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)> {
         loop {
             match listener.accept() {
-                Ok((stream, peer)) => return Ok((Stream(stream), peer)),
+                Ok((stream, peer)) => return Ok((stream.into(), peer)),
                 // The peer was gone before we came: others may wait behind it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -244,22 +242,24 @@ impl Net for MioNet {
         }
     }
 
-    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<Self::Stream> {
-        let mut stream = Stream(mio::net::TcpStream::connect(address)?);
-        set_options(&SockRef::from(&stream.0));
+    fn connect(&mut self, address: Address<'_>, purpose: Purpose) -> io::Result<Self::Stream> {
+        let mut stream = Stream::connect(address)?;
+        if let Some(socket) = stream.tcp() {
+            set_options(&socket);
+        }
         if purpose == Purpose::Link {
             self.prefer_latency(&mut stream);
         }
         Ok(stream)
     }
 
-    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>> {
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<Peer>> {
         // The order that `mio::net::TcpStream::connect` documents. A failed attempt and one under way
         // both have no peer: only the pending error tells them apart.
         if let Some(error) = self.take_error(stream) {
             return Err(error);
         }
-        match stream.0.peer_addr() {
+        match stream.peer() {
             Ok(peer) => Ok(Some(peer)),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
             Err(error) => Err(error),
@@ -273,13 +273,12 @@ impl Net for MioNet {
         let both = both | Interest::PRIORITY;
         self.poll
             .registry()
-            .register(&mut stream.0, token(key), both)
+            .register(stream.source(), token(key), both)
     }
 
     fn prefer_latency(&mut self, stream: &mut Self::Stream) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            let socket = SockRef::from(&stream.0);
+        if let Some(socket) = stream.tcp() {
             note(
                 "TCP_NOTSENT_LOWAT",
                 socket.set_tcp_notsent_lowat(LINK_UNSENT_MAX),
@@ -296,32 +295,30 @@ impl Net for MioNet {
 
     fn acknowledge(&mut self, stream: &mut Self::Stream) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        note(
-            "TCP_QUICKACK",
-            SockRef::from(&stream.0).set_tcp_quickack(true),
-        );
+        if let Some(socket) = stream.tcp() {
+            note("TCP_QUICKACK", socket.set_tcp_quickack(true));
+        }
         // Elsewhere it is sent in its time.
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = stream;
     }
 
     fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
-        stream.0.shutdown(Shutdown::Write)
+        stream.shutdown()
     }
 
     fn abort(&mut self, stream: &mut Self::Stream) {
-        note(
-            "SO_LINGER",
-            SockRef::from(&stream.0).set_linger(Some(Duration::ZERO)),
-        );
+        if let Some(socket) = stream.tcp() {
+            note("SO_LINGER", socket.set_linger(Some(Duration::ZERO)));
+        }
     }
 
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error> {
-        stream.0.take_error().unwrap_or_else(Some)
+        stream.take_error().unwrap_or_else(Some)
     }
 
     fn peek(&mut self, stream: &mut Self::Stream) -> io::Result<usize> {
-        uninterrupted(|| stream.0.peek(&mut [0]))
+        stream.peek()
     }
 
     fn resolve(&mut self, name: &str, class: NameClass) {
@@ -357,31 +354,6 @@ impl Net for MioNet {
                 }),
             }
         }
-        Ok(())
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.read(buffer))
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        uninterrupted(|| self.0.read_vectored(buffers))
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.write(bytes))
-    }
-
-    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        uninterrupted(|| self.0.write_vectored(buffers))
-    }
-
-    /// Nothing to do: written bytes are the kernel's.
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -426,15 +398,6 @@ fn set_options(socket: &SockRef<'_>) {
 fn note(option: &str, outcome: io::Result<()>) {
     if let Err(error) = outcome {
         debug!("{option}: {error}");
-    }
-}
-
-fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
     }
 }
 

@@ -40,7 +40,7 @@ use log::{debug, trace};
 use slab::Slab;
 
 use self::{
-    net::{Event, NameClass, Net, Purpose, is_out_of_descriptors},
+    net::{Address, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
     socket::{Kind, Life, Socket},
     tls::Tls,
@@ -261,7 +261,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     ///
     /// # Errors
     /// It failed at once, or descriptors, or room, have run out.
-    pub fn connect(&mut self, address: SocketAddr, purpose: Purpose, owner: O) -> io::Result<Key> {
+    pub fn connect(&mut self, address: Address<'_>, purpose: Purpose, owner: O) -> io::Result<Key> {
         self.admit(purpose)?;
         let mut stream = self.net.connect(address, purpose)?;
         let key = self.vacant();
@@ -274,11 +274,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         Ok(key)
     }
 
-    /// Whether an attempt to connect has ended: `None` while it goes on, else the peer's address.
+    /// Whether an attempt to connect has ended: `None` while it goes on, else who is there.
     ///
     /// # Errors
     /// Why it failed.
-    pub fn connected(&mut self, key: Key) -> io::Result<Option<SocketAddr>> {
+    pub fn connected(&mut self, key: Key) -> io::Result<Option<Peer>> {
         let (socket, net) = self.lend(key)?;
         let Kind::Stream(stream) = &mut socket.kind else {
             return Err(io::ErrorKind::NotConnected.into());

@@ -8,6 +8,7 @@
 //! says "maybe"; [`std::io::ErrorKind::WouldBlock`] is the only "no".
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -50,14 +51,15 @@ pub trait Net {
     /// attempt has ended and [`Net::connected`] how.
     ///
     /// # Errors
-    /// The attempt failed at once, or descriptors have run out.
-    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<Self::Stream>;
+    /// The attempt failed at once, or descriptors have run out; `WouldBlock` when as many connections
+    /// wait at a unix socket as may, `Unsupported` where there are no unix sockets.
+    fn connect(&mut self, address: Address<'_>, purpose: Purpose) -> io::Result<Self::Stream>;
 
-    /// Whether an attempt has ended: `None` while it goes on, else the address of the peer.
+    /// Whether an attempt has ended: `None` while it goes on, else who is there.
     ///
     /// # Errors
     /// Why the attempt failed.
-    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>>;
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<Peer>>;
 
     /// Registers a stream under `key` for both directions, once in its life.
     ///
@@ -78,7 +80,8 @@ pub trait Net {
     /// The peer is gone already.
     fn shutdown(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
-    /// Makes dropping the stream send RST instead of FIN.
+    /// Makes dropping the stream send RST instead of FIN. A unix socket knows no such thing: its peer sees
+    /// a reset where bytes of its own were left unread, and else an end.
     fn abort(&mut self, stream: &mut Self::Stream);
 
     /// The pending error of a stream, which it clears.
@@ -99,6 +102,62 @@ pub trait Net {
     /// # Errors
     /// The selector itself failed: the process cannot go on.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// Where to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address<'a> {
+    /// A TCP port.
+    Inet(SocketAddr),
+    /// A unix socket, by its path.
+    Unix(&'a str),
+}
+
+impl Address<'_> {
+    /// Whether it is this machine's own: an attempt to connect has ended when it is made.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Inet(address) => address.ip().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) => address.fmt(f),
+            Address::Unix(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Who is at the other end of a connection that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP port.
+    Inet(SocketAddr),
+    /// Whoever listens at the unix socket that was asked for.
+    Unix,
+}
+
+impl Peer {
+    /// Its address, if it has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Inet(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Inet(address) => address.fmt(f),
+            Peer::Unix => f.write_str("a unix socket"),
+        }
+    }
 }
 
 /// What a connection is for; it decides the socket's options.

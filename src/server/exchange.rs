@@ -162,7 +162,7 @@ impl Server {
             proxy_id: found.id.clone(),
             user_id: user,
             remote_host: route.remote_host,
-            remote_port: route.target.port,
+            remote_port: route.target.remote_port(),
             protocol: route.protocol.into(),
             request: (!route.connect).then_some(facts),
         };
@@ -210,7 +210,7 @@ impl Server {
             (Kind::Forward, RequestTarget::Authority(authority)) => {
                 let target = target(authority.host, authority.port)?;
                 Ok(Route {
-                    remote_host: target.host.text(),
+                    remote_host: target.remote_host(),
                     target,
                     protocol: Kind::Tcp.word(),
                     connect: true,
@@ -228,7 +228,7 @@ impl Server {
                 };
                 let target = target(authority.host, authority.port)?;
                 Ok(Route {
-                    remote_host: target.host.text(),
+                    remote_host: target.remote_host(),
                     target,
                     protocol: kind.word(),
                     connect: false,
@@ -488,5 +488,5 @@ fn target(host: &str, port: u16) -> Result<Target, Refused> {
         status: 400,
         reason: "malformed host in request target",
     })?;
-    Ok(Target { host, port })
+    Ok(Target::Inet { host, port })
 }

@@ -227,7 +227,7 @@ impl Server {
             proxy_id: proxy.id.clone(),
             user_id: user,
             remote_host: Rc::clone(remote_host),
-            remote_port: target.port,
+            remote_port: target.remote_port(),
             protocol: proxy.spec.kind.word().into(),
             request: None,
         };

@@ -17,7 +17,7 @@ use slab::Slab;
 use super::{Owner, Server, refusals::Refusals};
 use crate::{
     clock::Now,
-    config::{ClientId, Exposed, Invalid, ProxyEntry, ProxyOptions, Spec},
+    config::{ClientId, Exposed, Invalid, ProxyEntry, ProxyOptions, Spec, Target},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -128,7 +128,7 @@ impl Proxies {
         slot.insert(Proxy {
             id,
             client: client.clone(),
-            remote_host: spec.target.as_ref().map(|target| target.host.text()),
+            remote_host: spec.target.as_ref().map(Target::remote_host),
             spec,
             options,
             address,

@@ -166,12 +166,12 @@ impl Server {
             self.close_socks(io, front);
             return Step::Over;
         };
-        let target = Target { host, port };
+        let target = Target::Inet { host, port };
         let connect = ProxyConnect {
             proxy_id: found.id.clone(),
             user_id: user,
-            remote_host: target.host.text(),
-            remote_port: target.port,
+            remote_host: target.remote_host(),
+            remote_port: target.remote_port(),
             protocol: Kind::Tcp.word().into(),
             request: None,
         };

@@ -72,10 +72,12 @@ pub struct ProxyConnect {
     pub proxy_id: ProxyId,
     /// The user's connection, or one exchange on it.
     pub user_id: UserId,
-    /// The host to dial: a name or an address.
+    /// The host to dial, a name or an address (IPv6 in brackets); or a unix socket of the client's
+    /// machine, as `unix:/path`. No host has a colon outside brackets, so a client that knows of no unix
+    /// sockets ends such a stream as one whose name it cannot find.
     #[serde(deserialize_with = "shared")]
     pub remote_host: Rc<str>,
-    /// The port to dial.
+    /// The port to dial; 0 with a unix socket.
     pub remote_port: u16,
     /// What the client must do: `http`, `https`, or a raw word.
     #[serde(deserialize_with = "word")]
@@ -216,7 +218,8 @@ reasons! {
     DialTimeout = "dial_timeout", 504;
     /// The target did not speak TLS as it should, or could not prove who it is.
     TlsFailed = "tls_failed", 502;
-    /// The target has as many exchanges as it may have, and too many wait, or for too long.
+    /// The target has as many exchanges as it may have, and too many wait, or for too long; or as many
+    /// connections wait at its unix socket as may.
     TargetBusy = "target_busy", 503;
     /// The client's version does not know this kind of target.
     Unsupported = "protocol_not_supported", 501;

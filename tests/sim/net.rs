@@ -12,7 +12,7 @@ use std::{
 use siding::{
     clock::Now,
     key::Key,
-    reactor::net::{Event, NameClass, Net, Purpose},
+    reactor::net::{Address, Event, NameClass, Net, Peer, Purpose},
 };
 
 use crate::{
@@ -123,7 +123,11 @@ impl Net for SimNet {
         Ok((self.stream(end), from))
     }
 
-    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<SimStream> {
+    fn connect(&mut self, address: Address<'_>, purpose: Purpose) -> io::Result<SimStream> {
+        let Address::Inet(address) = address else {
+            // This network is made of addresses and ports; unix sockets are the real kernel's.
+            return Err(io::ErrorKind::Unsupported.into());
+        };
         let mut world = enter(&self.world);
         world.descriptor(self.host)?;
         let dialled = world.dial(address, self.address);
@@ -136,8 +140,9 @@ impl Net for SimNet {
         Ok(stream)
     }
 
-    fn connected(&mut self, stream: &mut SimStream) -> io::Result<Option<SocketAddr>> {
-        enter(&self.world).connected(stream.end)
+    fn connected(&mut self, stream: &mut SimStream) -> io::Result<Option<Peer>> {
+        let peer = enter(&self.world).connected(stream.end)?;
+        Ok(peer.map(Peer::Inet))
     }
 
     fn register(&mut self, stream: &mut SimStream, key: Key) -> io::Result<()> {

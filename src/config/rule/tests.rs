@@ -394,6 +394,33 @@ fn an_exposed_target_implies_its_rule_and_forward_implies_none() {
 }
 
 #[test]
+fn a_unix_socket_is_allowed_by_its_own_path_alone() {
+    let socket = |path: &str| path.parse::<SocketPath>().expect(path);
+    let app = socket("/run/app.sock");
+    for (rules, permitted) in [
+        (&["unix:/run/app.sock"][..], true),
+        (&["*:*", "unix:/run//app.sock"], true),
+        (&["*:*", "0.0.0.0/0:*", "[::/0]:*", "*.sock:*"], false),
+        (&["unix:*", "localhost:*", "127.0.0.0/8:*"], false),
+        (
+            &["unix:/run/app.sock2", "unix:/run/app", "unix:/run"],
+            false,
+        ),
+        (&["unix:/run/App.sock"], false),
+        (&[], false),
+    ] {
+        assert_eq!(allow(rules).permits_socket(&app), permitted, "{rules:?}");
+    }
+    let exposed = ["tcp:1:unix:/run/app.sock".parse().unwrap()];
+    let allow = Allow::new(Vec::new(), &exposed);
+    assert!(allow.permits_socket(&app));
+    assert!(!allow.permits_socket(&socket("/run/other.sock")));
+    assert!(!allow.may_dial(&host("localhost"), 1));
+    // Nor does it allow anything else.
+    assert!(!allow.permits(&host("127.0.0.1"), 0, ip("127.0.0.1")));
+}
+
+#[test]
 fn rules_print_their_canonical_form() {
     for (text, canonical) in [
         ("127.0.0.1:3000-3010", "127.0.0.1:3000-3010"),
@@ -409,6 +436,12 @@ fn rules_print_their_canonical_form() {
         ("[::1]/128:80", "[::1]:80"),
         ("[::ffff:10.0.0.0/104]:80", "10.0.0.0/8:80"),
         ("[64:ff9b::]:80", "0.0.0.0:80"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("Unix:/run//App:80", "unix:/run/App:80"),
+        // A host that is called so.
+        ("unix:80", "unix:80"),
+        ("unix:80-90", "unix:80-90"),
+        ("unix:*", "unix:*"),
     ] {
         let rule: Rule = text
             .parse()
@@ -455,6 +488,10 @@ fn malformed_rules_are_refused_with_the_reason() {
         ("[fd00::/129]:80", "prefix longer than its address"),
         ("10.1.2.3/8:80", "write 10.0.0.0/8 for the network"),
         ("[fd00::1/8]:80", "write [fd00::/8] for the network"),
+        ("unix:app.sock", "is not absolute"),
+        ("unix:/run/*", "no patterns"),
+        ("unix:/run/../app.sock", ". or .."),
+        ("unix:", "PORT \"\" is not"),
     ] {
         let reason = text.parse::<Rule>().expect_err(text).to_string();
         assert!(reason.contains(expected), "{text}: {reason}");
@@ -518,7 +555,11 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         Just(PORTS_ALL),
         (1u16..5, 0u16..3).prop_map(|(first, more)| first..=first + more),
     ];
-    (pattern, ports).prop_map(|(pattern, ports)| Rule { pattern, ports })
+    prop_oneof![
+        8 => (pattern, ports).prop_map(|(pattern, ports)| Rule(Covered::Ports(pattern, ports))),
+        1 => "(/[a-z:\\[\\]]{1,4}){1,3}"
+            .prop_map(|path| Rule(Covered::Socket(path.parse().expect("a path")))),
+    ]
 }
 
 proptest! {

@@ -11,7 +11,7 @@ use crate::{
     demo::part::Part,
     reactor::{
         mio_net::MioNet,
-        net::{Event, NameClass, Purpose},
+        net::{Address, Event, NameClass, Peer, Purpose},
     },
 };
 
@@ -349,11 +349,11 @@ impl Net for Ahead {
         self.net.accept(listener)
     }
 
-    fn connect(&mut self, address: SocketAddr, purpose: Purpose) -> io::Result<Self::Stream> {
+    fn connect(&mut self, address: Address<'_>, purpose: Purpose) -> io::Result<Self::Stream> {
         self.net.connect(address, purpose)
     }
 
-    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>> {
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<Peer>> {
         self.net.connected(stream)
     }
 

@@ -1,5 +1,5 @@
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream as StdStream},
     thread,
 };
@@ -84,16 +84,19 @@ fn a_connection_is_made_accepted_and_echoes() {
         ErrorKind::WouldBlock
     );
 
-    let mut client = net.connect(address, Purpose::Target).expect("connect");
+    let mut client = net
+        .connect(Address::Inet(address), Purpose::Target)
+        .expect("connect");
     net.register(&mut client, key(CLIENT)).expect("register");
     ready(net, CLIENT, |ready| ready.writable);
     assert_eq!(
         net.connected(&mut client).expect("connected"),
-        Some(address)
+        Some(Peer::Inet(address))
     );
 
     let (mut server, peer) = blocking(net, |net| net.accept(&mut listener)).expect("accept");
-    assert_eq!(peer, client.0.local_addr().expect("an address"));
+    let local = client.tcp().expect("it is TCP").local_addr();
+    assert_eq!(Some(peer), local.expect("an address").as_socket());
     net.register(&mut server, key(SERVER)).expect("register");
     assert_eq!(client.write(b"ping").expect("room"), 4);
     let mut buffer = [0; 16];
@@ -125,7 +128,7 @@ fn a_refused_connection_tells_why() {
         .as_socket()
         .expect("an IP address");
     // The system may know at once, or only when it says that the attempt has ended.
-    let refusal = match net.connect(address, Purpose::Target) {
+    let refusal = match net.connect(Address::Inet(address), Purpose::Target) {
         Err(error) => error,
         Ok(mut stream) => {
             net.register(&mut stream, key(CLIENT)).expect("register");
@@ -149,7 +152,10 @@ fn an_attempt_under_way_has_not_ended() {
         .as_socket()
         .expect("an IP address");
     let mut attempts: Vec<_> = (0..8)
-        .map(|_| net.connect(address, Purpose::Target).expect("connect"))
+        .map(|_| {
+            net.connect(Address::Inet(address), Purpose::Target)
+                .expect("connect")
+        })
         .collect();
     let last = attempts.last_mut().expect("there are eight");
     assert_eq!(net.connected(last).expect("no error"), None);
@@ -159,7 +165,7 @@ fn an_attempt_under_way_has_not_ended() {
 fn accepted_sockets_inherit_the_options_of_their_listener() {
     let net = &mut net();
     let (stream, _client) = accepted(net);
-    let socket = SockRef::from(&stream.0);
+    let socket = stream.tcp().expect("it is TCP");
     assert!(socket.tcp_nodelay().expect("an option"));
     assert!(socket.keepalive().expect("an option"));
     assert_eq!(
@@ -183,17 +189,21 @@ fn links_have_a_short_queue_and_a_time_limit_and_others_do_not() {
     let listener = net.listen(loopback(), key(LISTENER)).expect("listen");
     let address = net.local_address(&listener).expect("an address");
     let options = |stream: &Stream| {
-        let socket = SockRef::from(&stream.0);
+        let socket = stream.tcp().expect("it is TCP");
         assert!(socket.tcp_nodelay().expect("an option"));
         assert!(socket.keepalive().expect("an option"));
         let lowat = socket.tcp_notsent_lowat().expect("an option");
         (lowat, socket.tcp_user_timeout().expect("an option"))
     };
-    let mut target = net.connect(address, Purpose::Target).expect("connect");
+    let mut target = net
+        .connect(Address::Inet(address), Purpose::Target)
+        .expect("connect");
     let (lowat, limit) = options(&target);
     assert_ne!(lowat, LINK_UNSENT_MAX);
     assert_eq!(limit, None);
-    let link = net.connect(address, Purpose::Link).expect("connect");
+    let link = net
+        .connect(Address::Inet(address), Purpose::Link)
+        .expect("connect");
     assert_eq!(
         options(&link),
         (LINK_UNSENT_MAX, Some(LINK_UNACKNOWLEDGED_MAX))
@@ -271,6 +281,130 @@ fn peeking_takes_nothing_and_sees_the_end() {
     drop(client);
     ready(net, SERVER, |ready| ready.closed);
     assert_eq!(net.peek(&mut stream).expect("the end"), 0);
+}
+
+/// A directory of one test, gone when the test is.
+#[cfg(unix)]
+struct Directory(std::path::PathBuf);
+
+#[cfg(unix)]
+impl Directory {
+    fn new(test: &str) -> Directory {
+        let name = format!("siding-net-{}-{test}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+        Directory(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        let path = self.0.join(name);
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A connection to a unix socket, and its other end.
+#[cfg(unix)]
+fn over_unix(net: &mut MioNet, directory: &Directory) -> (Stream, std::os::unix::net::UnixStream) {
+    let path = directory.path("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a fresh path");
+    let mut stream = net
+        .connect(Address::Unix(&path), Purpose::Target)
+        .expect("connect");
+    // No event need be waited for.
+    assert_eq!(
+        net.connected(&mut stream).expect("connected"),
+        Some(Peer::Unix)
+    );
+    net.register(&mut stream, key(CLIENT)).expect("register");
+    ready(net, CLIENT, |ready| ready.writable);
+    let (far, _) = listener.accept().expect("it has connected");
+    far.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (stream, far)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_echoes_ends_by_halves_and_is_peeked_at() {
+    let net = &mut net();
+    let directory = Directory::new("echo");
+    let (mut stream, mut far) = over_unix(net, &directory);
+    assert!(stream.tcp().is_none(), "options of TCP are none of its");
+    // Asked for all the same, they are nothing.
+    net.prefer_latency(&mut stream);
+    net.acknowledge(&mut stream);
+    assert_eq!(
+        net.peek(&mut stream).expect_err("nothing yet").kind(),
+        ErrorKind::WouldBlock
+    );
+    assert_eq!(stream.write(b"ping").expect("room"), 4);
+    net.shutdown(&mut stream).expect("shutdown");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("an orderly end");
+    assert_eq!(received, b"ping");
+    far.write_all(b"pong").expect("the other half is open");
+    ready(net, CLIENT, |ready| ready.readable);
+    let mut buffer = [0; 8];
+    assert_eq!(net.peek(&mut stream).expect("a byte"), 1);
+    assert_eq!(stream.read(&mut buffer).expect("bytes"), 4);
+    drop(far);
+    ready(net, CLIENT, |ready| ready.closed);
+    assert_eq!(net.peek(&mut stream).expect("the end"), 0);
+    assert_eq!(stream.read(&mut buffer).expect("the end"), 0);
+    assert!(net.take_error(&mut stream).is_none());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_socket_closed_on_unread_bytes_is_reset() {
+    let net = &mut net();
+    let directory = Directory::new("reset");
+    let (mut stream, far) = over_unix(net, &directory);
+    assert_eq!(stream.write(b"unread").expect("room"), 6);
+    drop(far);
+    ready(net, CLIENT, |ready| ready.error && ready.closed);
+    let error = net.take_error(&mut stream).expect("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_that_cannot_be_connected_tells_why() {
+    let net = &mut net();
+    let directory = Directory::new("refused");
+    let kind = |net: &mut MioNet, path: &str| {
+        let outcome = net.connect(Address::Unix(path), Purpose::Target);
+        outcome.expect_err("nobody is there").kind()
+    };
+    let path = directory.path("socket");
+    assert_eq!(kind(net, &path), ErrorKind::NotFound);
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a fresh path"));
+    assert_eq!(kind(net, &path), ErrorKind::ConnectionRefused);
+    let file = directory.path("file");
+    std::fs::write(&file, "").expect("a file");
+    assert_eq!(kind(net, &file), ErrorKind::ConnectionRefused);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_socket_whose_queue_is_full_would_block() {
+    let net = &mut net();
+    let directory = Directory::new("full");
+    let path = directory.path("socket");
+    let full = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    full.bind(&socket2::SockAddr::unix(&path).expect("a path"))
+        .expect("bind");
+    full.listen(0).expect("listen");
+    let address = Address::Unix(&path);
+    let _waits = net.connect(address, Purpose::Target).expect("room for one");
+    let error = net.connect(address, Purpose::Target).expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
 
 #[test]
