@@ -25,6 +25,7 @@ use crate::config::{
     LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
     Roots, Rule, ServerConfig, ServerUrl, Spec, Token, Users,
     file::{CertificateFile, ClientFile, Document, GrantFile, Object, ServerFile},
+    routes::SHARING_MAX,
     server_default,
     token::{self, Origin},
     value::{Address, Bind, LogLevel, Spin},
@@ -218,8 +219,8 @@ enum Role {
 #[argh(
     note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
 forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
-https, forward (an HTTP proxy) or socks5; IPv6 addresses go in brackets; PORT
-0 takes any free one. A forward or socks5 proxy beyond loopback needs
+https, forward (an HTTP proxy), socks5 or tls (passed on by the name that is
+asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A forward or socks5 proxy beyond loopback needs
 users_file or allow_from, which entries of proxies in a configuration can
 have. Each flag has a field in the configuration (--proxy is the list
 proxies), and flags win."
@@ -283,8 +284,8 @@ struct ServerArguments {
 #[argh(
     note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
 forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
-https, forward (an HTTP proxy) or socks5; IPv6 addresses go in brackets; PORT
-0 takes any free one. A forward or socks5 proxy beyond loopback needs
+https, forward (an HTTP proxy), socks5 or tls (passed on by the name that is
+asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A forward or socks5 proxy beyond loopback needs
 users_file or allow_from, which entries of expose in a configuration can have.
 RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *; PORT a
 number, a range or *. Or it is unix:/path, that socket alone. What is neither
@@ -586,10 +587,25 @@ fn server(
             return Err(proxies_from.error(&name(index), &name(index), reason));
         }
     }
+    let tls = |proxy: &ProxyEntry| proxy.spec.kind == Kind::Tls;
+    if !cfg!(feature = "tls")
+        && let Some(index) = proxies.iter().position(tls)
+    {
+        let reason = "this siding was built without TLS, which tls needs";
+        return Err(proxies_from.error(&name(index), &name(index), reason));
+    }
     let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
-    if let Some((earlier, index)) = repeated(proxies.iter().map(listener)) {
+    let listening = proxies
+        .iter()
+        .map(|proxy| (listener(proxy), proxy.spec.kind, &proxy.options));
+    if let Some(Collision {
+        earlier,
+        index,
+        why,
+    }) = collision(listening)
+    {
         let address = proxies[index].spec.address(bind);
-        let reason = format_args!("{} listens on {address} already", name(earlier));
+        let reason = format_args!("{} listens on {address} already: {why}", name(earlier));
         return Err(proxies_from.error(&name(index), &name(index), reason));
     }
     let own = fixed(listen.port(), listen);
@@ -701,11 +717,11 @@ fn client(
             return Err(expose_from.error(&name(index), &name(index), reason));
         }
     }
-    let https = |exposed: &Exposed| exposed.spec.kind == Kind::Https;
+    let https = |exposed: &Exposed| matches!(exposed.spec.kind, Kind::Https | Kind::Tls);
     if !cfg!(feature = "tls")
         && let Some(index) = expose.iter().position(https)
     {
-        let reason = "this siding was built without TLS, which https targets need";
+        let reason = "this siding was built without TLS, which https and tls need";
         return Err(expose_from.error(&name(index), &name(index), reason));
     }
     // The server's bind is not known here, so only what is written alike is known to collide.
@@ -713,9 +729,17 @@ fn client(
         let Spec { bind, port, .. } = exposed.spec;
         fixed(port, (bind, port))
     };
-    if let Some((earlier, index)) = repeated(expose.iter().map(listener)) {
+    let listening = expose
+        .iter()
+        .map(|exposed| (listener(exposed), exposed.spec.kind, &exposed.options));
+    if let Some(Collision {
+        earlier,
+        index,
+        why,
+    }) = collision(listening)
+    {
         let reason = format_args!(
-            "{} listens on port {} already",
+            "{} listens on port {} already: {why}",
             name(earlier),
             expose[index].spec.port
         );
@@ -846,6 +870,42 @@ fn check_options<'a>(
         }
     }
     Ok(())
+}
+
+/// Two proxies that cannot have the listener that they want.
+struct Collision {
+    earlier: usize,
+    index: usize,
+    why: Invalid,
+}
+
+/// The first proxy that wants a listener which it cannot share with an earlier one.
+fn collision<'a, K: Eq + Hash>(
+    proxies: impl Iterator<Item = (Option<K>, Kind, &'a ProxyOptions)>,
+) -> Option<Collision> {
+    let mut at: HashMap<K, Vec<(usize, Kind, &ProxyOptions)>> = HashMap::new();
+    for (index, (listener, kind, options)) in proxies.enumerate() {
+        let Some(listener) = listener else { continue };
+        let there = at.entry(listener).or_default();
+        for (earlier, other_kind, other) in &*there {
+            if let Err(why) = options.beside(kind, other, *other_kind) {
+                return Some(Collision {
+                    earlier: *earlier,
+                    index,
+                    why,
+                });
+            }
+        }
+        if there.len() == SHARING_MAX {
+            return Some(Collision {
+                earlier: there[0].0,
+                index,
+                why: Invalid::new(format!("{SHARING_MAX} proxies are the most there can be")),
+            });
+        }
+        there.push((index, kind, options));
+    }
+    None
 }
 
 /// What a listener collides on: nothing, where the system chooses its port.

@@ -623,7 +623,7 @@ fn listeners_that_collide_are_both_named() {
         "{ \"proxies\": [\n\"a=forward:80\",\n\"a=forward:0\",\n{ \"client\": \"b\", \"spec\": \"forward:80\" }] }",
     );
     let reason = refusal(&["server", "--config", text(&file)]);
-    let expected = "line 4: proxies[2]: proxies[0] listens on 127.0.0.1:80 already";
+    let expected = "line 4: proxies[2]: proxies[0] listens on 127.0.0.1:80 already: only proxies of http, https and tls share a listener";
     assert_eq!(reason, format!("{}: {expected}", text(&file)));
     let file = folder.file(
         "client.json",
@@ -631,8 +631,53 @@ fn listeners_that_collide_are_both_named() {
     );
     let reason = refusal(&["client", "--config", text(&file)]);
     assert!(
-        reason.ends_with("line 2: expose[1]: expose[0] listens on port 80 already"),
+        reason.contains("line 2: expose[1]: expose[0] listens on port 80 already: only proxies"),
         "{reason}"
+    );
+
+    for (entries, expected) in [
+        (
+            "{ \"spec\": \"http:80:a:1\" },\n{ \"spec\": \"http:80:a:1\" }",
+            "line 2: expose[1]: expose[0] listens on port 80 already: their hosts and paths are not told apart",
+        ),
+        (
+            "{ \"spec\": \"http:80:a:1\", \"hosts\": [\"a.test\", \"b.test\"] },\n{ \"spec\": \"https:80:a:1\", \"hosts\": [\"B.test\"] }",
+            "their hosts and paths are not told apart",
+        ),
+        (
+            "{ \"spec\": \"http:80:a:1\" },\n{ \"spec\": \"tls:80:a:1\", \"hosts\": [\"a.test\"] }",
+            "all of a listener's proxies speak TLS to its users, or none does",
+        ),
+        (
+            "{ \"spec\": \"tcp:80:a:1\" },\n{ \"spec\": \"tcp:81:a:1\", \"hosts\": [\"a.test\"] }",
+            "line 2: expose[1].hosts: hosts is for the kinds http, https and tls, not for tcp",
+        ),
+        (
+            "{ \"spec\": \"tls:81:a:1\", \"paths\": [\"/a\"] }",
+            "expose[0].paths: paths is for the kinds http and https, not for tls",
+        ),
+        (
+            "{ \"spec\": \"http:81:a:1\", \"paths\": [\"/a\",\n\"/..\"] }",
+            "line 2: expose[0].paths[1]: \"/..\" is not the beginning of a path",
+        ),
+    ] {
+        let file = folder.file(
+            "client.json",
+            format!("{{ \"id\": \"a\", \"expose\": [ {entries} ] }}"),
+        );
+        let reason = refusal(&["client", "--config", text(&file)]);
+        assert!(reason.contains(expected), "{reason}");
+    }
+    let file = folder.file(
+        "client.json",
+        r#"{ "id": "a", "expose": [ "http:80:a:1", { "spec": "https:80:a:2", "hosts": ["*.a.test"] },
+             { "spec": "http:80:a:3", "hosts": ["*.a.test"], "paths": ["/x"] } ] }"#,
+    );
+    assert_eq!(
+        client_of(&["client", "--config", text(&file)], None)
+            .expose
+            .len(),
+        3
     );
 
     // The system chooses: nothing can collide. Nor do different addresses of one port.

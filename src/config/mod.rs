@@ -19,6 +19,7 @@ pub mod memory;
 pub mod options;
 #[cfg_attr(not(feature = "tls"), path = "no_roots.rs")]
 pub mod roots;
+pub mod routes;
 pub mod rule;
 pub mod spec;
 pub mod special;
@@ -42,6 +43,7 @@ pub use self::{
     memory::MemoryMax,
     options::{HostPolicy, ProxyOptions},
     roots::Roots,
+    routes::Routes,
     rule::{Allow, Rule},
     spec::{Host, Kind, Spec},
     target::{SocketPath, Target},

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     access::{self, Networks},
+    routes::{Names, Paths, Routes},
     spec::{Host, Kind, Spec, split_outside_brackets},
     users::Users,
     value::{self, Invalid, impl_text},
@@ -31,6 +32,12 @@ pub struct ProxyOptions {
     /// TLS is spoken to its users, with the server's certificates.
     #[serde(skip_serializing_if = "is_false")]
     pub tls: bool,
+    /// The names that lead to it, where it shares its listener.
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    pub hosts: Names,
+    /// The beginnings of paths that lead to it, where it shares its listener.
+    #[serde(skip_serializing_if = "Paths::is_empty")]
+    pub paths: Paths,
     /// Whence users may come; from anywhere, where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_from: Option<Networks>,
@@ -58,6 +65,30 @@ impl ProxyOptions {
             (None, Kind::Https) => &HostPolicy::Target,
             (None, _) => &HostPolicy::User,
         }
+    }
+
+    /// What of its listener is for it.
+    pub fn routes(&self) -> Routes<'_> {
+        Routes {
+            hosts: &self.hosts,
+            paths: &self.paths,
+        }
+    }
+
+    /// Why a proxy with these options cannot share its listener with another, if it cannot; `of` and
+    /// `other_of` are their kinds.
+    pub fn beside(&self, of: Kind, other: &ProxyOptions, other_of: Kind) -> Result<(), Invalid> {
+        let refused = |reason: &str| Err(Invalid::new(reason));
+        if !(of.has_routes() && other_of.has_routes()) {
+            return refused("only proxies of http, https and tls share a listener");
+        }
+        if (of == Kind::Tls) != (other_of == Kind::Tls) || self.tls != other.tls {
+            return refused("all of a listener's proxies speak TLS to its users, or none does");
+        }
+        if self.routes().clash(&other.routes()) {
+            return refused("their hosts and paths are not told apart");
+        }
+        Ok(())
     }
 
     /// Whether a user from this address may come in.
@@ -144,7 +175,9 @@ impl ProxyOptions {
 
     /// The field that makes no sense for a proxy of this kind, if there is one, and why.
     pub fn misplaced(&self, kind: Kind) -> Option<(&'static str, Invalid)> {
-        if kind.is_raw() && (self.users_file.is_some() || self.users.is_some()) {
+        if (kind.is_raw() || kind == Kind::Tls)
+            && (self.users_file.is_some() || self.users.is_some())
+        {
             let reason = format!(
                 "users_file is for the kinds http, https, forward and socks5, not for {kind}"
             );
@@ -153,10 +186,20 @@ impl ProxyOptions {
         if matches!(kind, Kind::Http | Kind::Https) {
             return None;
         }
+        if !self.hosts.is_empty() && kind != Kind::Tls {
+            let reason = format!("hosts is for the kinds http, https and tls, not for {kind}");
+            return Some(("hosts", Invalid::new(reason)));
+        }
+        if self.tls && kind == Kind::Tls {
+            let reason = "tls is for the kinds whose users have none of their own: those of this one speak TLS to the target";
+            return Some(("tls", Invalid::new(reason)));
+        }
         let field = if self.host.is_some() {
             "host"
         } else if self.trust_forwarded {
             "trust_forwarded"
+        } else if !self.paths.is_empty() {
+            "paths"
         } else {
             return None;
         };

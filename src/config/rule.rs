@@ -11,7 +11,7 @@
 use std::{fmt, net::IpAddr, ops::RangeInclusive, rc::Rc, str::FromStr};
 
 use super::{
-    spec::{Host, Kind, Spec, split_outside_brackets},
+    spec::{Host, Spec, split_outside_brackets},
     special::{self, Class, Network},
     target::{SocketPath, Target, path_in},
     value::{Invalid, PortRange, impl_text},
@@ -27,12 +27,8 @@ impl Allow {
     /// The rules as configured, and an exact one for each exposed target. `forward` and `socks5` have no
     /// target and imply nothing.
     pub fn new<'a>(mut rules: Vec<Rule>, expose: impl IntoIterator<Item = &'a Spec>) -> Self {
-        rules.extend(expose.into_iter().filter_map(|spec| match spec.kind {
-            Kind::Tcp | Kind::Ssh | Kind::Telnet | Kind::Http | Kind::Https => {
-                spec.target.as_ref().map(Rule::exact)
-            }
-            Kind::Forward | Kind::Socks5 => None,
-        }));
+        let targets = expose.into_iter().filter_map(|spec| spec.target.as_ref());
+        rules.extend(targets.map(Rule::exact));
         Self { rules }
     }
 

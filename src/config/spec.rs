@@ -151,10 +151,12 @@ pub enum Kind {
     Forward,
     /// A SOCKS5 proxy: opaque bytes behind a request that names the target.
     Socks5,
+    /// TLS that is the target's: opaque bytes, of which the server reads the name that is asked for.
+    Tls,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Tcp,
         Kind::Ssh,
         Kind::Telnet,
@@ -162,6 +164,7 @@ impl Kind {
         Kind::Https,
         Kind::Forward,
         Kind::Socks5,
+        Kind::Tls,
     ];
 
     /// The word in a SPEC, in lower case.
@@ -174,7 +177,13 @@ impl Kind {
             Kind::Https => "https",
             Kind::Forward => "forward",
             Kind::Socks5 => "socks5",
+            Kind::Tls => "tls",
         }
+    }
+
+    /// Whether its proxies can share a listener, told apart by what their users ask for.
+    pub const fn has_routes(self) -> bool {
+        matches!(self, Kind::Http | Kind::Https | Kind::Tls)
     }
 
     /// Whether it leads to one target; else each user names its own.
@@ -456,7 +465,7 @@ mod tests {
         for text in [
             "tpc:1:a:2",
             "socks4:1080",
-            "tls:1:a:2",
+            "sni:1:a:2",
             ":1:a:2",
             "10033:a:22",
             "tcp :1:a:2",
@@ -464,7 +473,7 @@ mod tests {
             let reason = refusal(text);
             assert!(reason.contains("unknown kind"), "{text}: {reason}");
             assert!(
-                reason.ends_with("tcp, ssh, telnet, http, https, forward, socks5"),
+                reason.ends_with("tcp, ssh, telnet, http, https, forward, socks5, tls"),
                 "{text}: {reason}"
             );
         }

@@ -230,6 +230,26 @@ impl<'a> Request<'a> {
             .or(self.host)
     }
 
+    /// The name or address in [`Request::asked_host`], without its port; an IPv6 address has no brackets.
+    pub fn asked_name(&self) -> Option<&'a str> {
+        let text = self.asked_host()?;
+        // Both were checked when they were parsed.
+        Authority::parse(text, Some(0))
+            .ok()
+            .map(|authority| authority.host)
+    }
+
+    /// The path that is asked for, without its query; `/` where there is none.
+    pub fn path(&self) -> &'a str {
+        let path_and_query = match self.target {
+            RequestTarget::Origin(path_and_query)
+            | RequestTarget::Absolute { path_and_query, .. } => path_and_query,
+            RequestTarget::Authority(_) | RequestTarget::Asterisk => "/",
+        };
+        let path = path_and_query.split('?').next().unwrap_or_default();
+        if path.is_empty() { "/" } else { path }
+    }
+
     /// What the parser of the response must know about this request.
     pub fn asked(&self) -> Asked {
         Asked {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{Host, HostPolicy, Kind, Target},
+    config::{Host, HostPolicy, Kind, Target, routes::plain_path},
     http::{
         Body, BodyLimits, Edits, Forwarded, Framing, Gather, Gathered, HeadLimits, Refused,
         Request, RequestTarget, Scheme, Version, denial, end_of_forwarding, error_reply,
@@ -108,6 +108,13 @@ impl Server {
             }
         };
         let is_head = request.is_head();
+        let proxy = match self.select(front, proxy, &request, now) {
+            Ok(proxy) => proxy,
+            Err(Refused { status, reason }) => {
+                info!("{user}: refused, {status} {reason}");
+                return self.refuse_request(io, front, status, reason, is_head);
+            }
+        };
         if let Err(denied) = self.authorise(proxy, address, &mut request, now) {
             let stays = request.ends_with_its_head();
             return self.deny(io, front, denied, stays, is_head, now);
@@ -197,6 +204,38 @@ impl Server {
                 };
                 self.refuse_request(io, front, reason.status(), &text, is_head);
             }
+        }
+    }
+
+    /// Which of the proxies at a front's listener the request is for; the front is that one's from here on.
+    fn select(
+        &mut self,
+        front: u32,
+        proxy: u32,
+        request: &Request<'_>,
+        now: Now,
+    ) -> Result<u32, Refused> {
+        let refused = |status, reason| Err(Refused { status, reason });
+        if !self.proxies.is_shared(proxy) {
+            return Ok(proxy);
+        }
+        let host = request.asked_name().and_then(Host::asked_for);
+        let path = if self.proxies.has_paths(proxy) {
+            match plain_path(request.path()) {
+                Some(path) => path,
+                None => return refused(400, "a path that may be read in several ways"),
+            }
+        } else {
+            "/".into()
+        };
+        let Some(found) = self.proxies.closest(proxy, host.as_ref(), &path) else {
+            // RFC 9110 §15.5.20.
+            return refused(421, "nothing here is for this host and path");
+        };
+        if self.enter(front, found, now) {
+            Ok(found)
+        } else {
+            refused(403, "not from this address")
         }
     }
 

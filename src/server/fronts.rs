@@ -57,6 +57,8 @@ pub(super) enum State {
     },
     /// A message of SOCKS5 is awaited.
     Socks(Stage),
+    /// The beginning of TLS with the target is awaited, for the name in it.
+    Named,
     /// The target is being dialled, the user waits to hear of it.
     Connect(Handle, Spoken),
     /// Bytes both ways.
@@ -78,7 +80,7 @@ impl Front {
 
     fn stream(&self) -> Option<Handle> {
         match self.state {
-            State::Securing(_) | State::Head(_) | State::Socks(_) => None,
+            State::Securing(_) | State::Head(_) | State::Socks(_) | State::Named => None,
             State::Exchange { stream, .. } | State::Connect(stream, _) | State::Raw(stream) => {
                 Some(stream)
             }
@@ -95,13 +97,13 @@ impl Server {
         peer: SocketAddr,
         now: Now,
     ) {
-        let Some(found) = self.proxies.find_mut(proxy) else {
-            return io.close(key);
-        };
         // Before a byte is read, whatever is spoken here.
-        if !found.admits(peer.ip(), now) {
+        if !self.proxies.admit(proxy, peer.ip(), now) {
             return io.close(key);
         }
+        let Some(found) = self.proxies.find(proxy) else {
+            return io.close(key);
+        };
         let connected = self.users.after(now.unix.as_nanos() as u64);
         let user = UserId {
             port: found.address.port(),
@@ -147,15 +149,14 @@ impl Server {
     /// A user's bytes are its own from here on.
     fn user_may_speak<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
         let found = &mut self.fronts[front as usize];
-        let Front {
-            key, proxy, user, ..
-        } = *found;
+        let Front { key, proxy, .. } = *found;
         let Some(kind) = self.proxies.find(proxy).map(|proxy| proxy.spec.kind) else {
             self.fronts.remove(front as usize);
             return io.close(key);
         };
         found.state = match kind {
             Kind::Socks5 => State::Socks(Stage::Greeting),
+            Kind::Tls => State::Named,
             _ => State::Head(Gather::default()),
         };
         if !kind.is_raw() {
@@ -165,11 +166,31 @@ impl Server {
             );
             return;
         }
+        self.begin_raw(io, front, now);
+    }
+
+    /// From here on all that a user says is the target's.
+    pub(super) fn begin_raw<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
         if let Err(reason) = self.open_raw(io, front, now) {
-            info!("{user}: refused, {reason}");
-            self.fronts.remove(front as usize);
-            io.close(key);
+            info!("{}: refused, {reason}", self.fronts[front as usize].user);
+            self.close_front(io, front);
         }
+    }
+
+    /// A front without a stream goes.
+    pub(super) fn close_front<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        io.close(self.fronts.remove(front as usize).key);
+    }
+
+    /// The user of a front is meant for this proxy, one of those at its listener; whether it may come in
+    /// there.
+    pub(super) fn enter(&mut self, front: u32, proxy: u32, now: Now) -> bool {
+        let found = &mut self.fronts[front as usize];
+        found.proxy = proxy;
+        let address = found.address();
+        self.proxies
+            .find_mut(proxy)
+            .is_some_and(|proxy| proxy.admits(address, now))
     }
 
     /// Goes on with the handshake of TLS.
@@ -280,6 +301,7 @@ impl Server {
             return match found.state {
                 State::Securing(_) => self.secure_user(io, front, now),
                 State::Socks(_) => self.read_socks(io, front, now),
+                State::Named => self.read_hello(io, front, now),
                 _ => self.read_request(io, front, now),
             };
         };
@@ -337,9 +359,9 @@ impl Server {
         match found.state {
             State::Securing(_) => self.drop_securing(io, front),
             State::Head(_) => self.head_timeout(io, front),
-            State::Socks(_) => {
+            State::Socks(_) | State::Named => {
                 debug!("{}: closed, its negotiation took too long", found.user);
-                self.close_socks(io, front);
+                self.close_front(io, front);
             }
             State::Exchange {
                 stream, go_ahead, ..
@@ -442,7 +464,7 @@ impl Server {
         };
         self.log_end(user, proxy, &ended, now);
         match self.fronts[front as usize].state {
-            State::Securing(_) | State::Head(_) | State::Socks(_) => {}
+            State::Securing(_) | State::Head(_) | State::Socks(_) | State::Named => {}
             State::Raw(_) => {
                 let key = self.fronts.remove(front as usize).key;
                 match ended.end {
@@ -537,7 +559,7 @@ impl Server {
             .filter(|(_, front)| match &front.state {
                 State::Securing(_) => true,
                 State::Head(gather) => gather.held() == 0 && !io.is_readable(front.key),
-                State::Socks(_) => !io.is_readable(front.key),
+                State::Socks(_) | State::Named => !io.is_readable(front.key),
                 _ => false,
             })
             .map(|(index, _)| index as u32)

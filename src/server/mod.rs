@@ -8,6 +8,7 @@
 //! - `proxies`: which listeners there are, whose they are, and who serves them.
 //! - `guard`: whether a user has the right password, and how often it may be wrong.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`.
+//! - `socks`, `sni`: what comes before a raw stream whose users are listened to first.
 //! - `secure`: TLS, towards either; `handshakes`: how many are under way.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`, SOCKS5 in `socks`.
 //!
@@ -25,6 +26,8 @@ mod proxies;
 mod refusals;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
+#[cfg_attr(not(feature = "tls"), path = "no_sni.rs")]
+mod sni;
 mod socks;
 
 use std::{
@@ -71,8 +74,8 @@ pub enum Owner {
     Clients,
     /// A link, or what may become one.
     Link(u32),
-    /// The listener of a proxy.
-    Proxy(u32),
+    /// A listener for users.
+    Listener(u32),
     /// An exposed proxy whose client is away: it closes when this timer fires.
     Away(u32),
     /// A user's connection.
@@ -265,9 +268,12 @@ impl Server {
         &mut self,
         io: &mut Reactor<N, Owner>,
         listener: Key,
-        proxy: u32,
+        at: u32,
         now: Now,
     ) {
+        let Some(proxy) = self.proxies.at(at) else {
+            return;
+        };
         let secure = self
             .proxies
             .find(proxy)
@@ -285,7 +291,7 @@ impl Server {
                     Room::Wait => return self.wait_for_handshakes(io, listener, now),
                 }
             }
-            match io.accept(listener, purpose, Owner::Proxy(proxy)) {
+            match io.accept(listener, purpose, Owner::Listener(at)) {
                 Accepted::Connection(key, peer) => {
                     self.user_arrived(io, proxy, key, peer, now);
                 }
@@ -352,6 +358,7 @@ impl Server {
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&mut self) {
         self.links.check_invariants(self.shared.budget.held());
+        self.proxies.check_invariants();
         for (link, client) in self.proxies.served() {
             let of = self.links.of_client(client);
             assert_eq!(of, Some(link), "a proxy is served by its own client's link");
@@ -376,7 +383,7 @@ impl<N: Net> Role<N> for Server {
         match owner {
             Owner::Clients => self.accept_links(io, now),
             Owner::Link(link) => self.link_ready(io, link, now),
-            Owner::Proxy(proxy) => self.accept_users(io, key, proxy, now),
+            Owner::Listener(listener) => self.accept_users(io, key, listener, now),
             Owner::Front(front) => self.front_ready(io, front, now),
             Owner::Away(_) | Owner::Drain => {}
         }
@@ -395,7 +402,7 @@ impl<N: Net> Role<N> for Server {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
                 self.end(io);
             }
-            Owner::Clients | Owner::Proxy(_) => {}
+            Owner::Clients | Owner::Listener(_) => {}
         }
     }
 

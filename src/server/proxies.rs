@@ -17,7 +17,10 @@ use slab::Slab;
 use super::{Owner, Server, refusals::Refusals};
 use crate::{
     clock::Now,
-    config::{ClientId, Exposed, Invalid, ProxyEntry, ProxyOptions, Spec, Target},
+    config::{
+        ClientId, Exposed, Host, Invalid, Kind, ProxyEntry, ProxyOptions, Spec, Target,
+        routes::SHARING_MAX,
+    },
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -26,14 +29,23 @@ use crate::{
     },
 };
 
-/// All proxies.
+/// All proxies, and the listeners that they have or share.
 #[derive(Default)]
 pub(super) struct Proxies {
     slab: Slab<Proxy>,
+    listeners: Slab<Listener>,
     made: Unique,
 }
 
-/// One listener and where it leads.
+/// Where users come in.
+pub(super) struct Listener {
+    key: Key,
+    address: SocketAddr,
+    /// Never empty; several are told apart by what a user asks for.
+    proxies: Vec<u32>,
+}
+
+/// One way from a listener to a target.
 pub(super) struct Proxy {
     pub id: ProxyId,
     pub client: ClientId,
@@ -44,7 +56,7 @@ pub(super) struct Proxy {
     pub address: SocketAddr,
     /// The link that serves it now.
     pub link: Option<u32>,
-    listener: Key,
+    listener: u32,
     origin: Origin,
     /// Users whose address may not come in.
     refused: Refusals,
@@ -66,6 +78,62 @@ impl Proxies {
 
     pub fn find_mut(&mut self, proxy: u32) -> Option<&mut Proxy> {
         self.slab.get_mut(proxy as usize)
+    }
+
+    /// A proxy of this listener, by which it is known whether TLS is spoken there, and what within.
+    pub fn at(&self, listener: u32) -> Option<u32> {
+        self.listeners
+            .get(listener as usize)?
+            .proxies
+            .first()
+            .copied()
+    }
+
+    /// The proxies that share the listener of this one.
+    fn sharing(&self, proxy: u32) -> &[u32] {
+        self.find(proxy)
+            .and_then(|proxy| self.listeners.get(proxy.listener as usize))
+            .map_or(&[], |listener| &listener.proxies)
+    }
+
+    /// Whether users of this proxy's listener may be meant for another.
+    pub fn is_shared(&self, proxy: u32) -> bool {
+        match self.sharing(proxy) {
+            [only] => self
+                .find(*only)
+                .is_some_and(|proxy| !proxy.options.routes().are_open()),
+            _ => true,
+        }
+    }
+
+    /// Whether paths matter at this proxy's listener.
+    pub fn has_paths(&self, proxy: u32) -> bool {
+        let of = self
+            .sharing(proxy)
+            .iter()
+            .filter_map(|proxy| self.find(*proxy));
+        of.into_iter().any(|proxy| !proxy.options.paths.is_empty())
+    }
+
+    /// Which of those that share this proxy's listener is meant by a name and a plain path.
+    pub fn closest(&self, proxy: u32, host: Option<&Host>, path: &str) -> Option<u32> {
+        let fits = self.sharing(proxy).iter().filter_map(|&index| {
+            let fit = self.find(index)?.options.routes().fit(host, path)?;
+            Some((fit, index))
+        });
+        fits.max().map(|(_, index)| index)
+    }
+
+    /// Whether the address of a user at this proxy's listener may come in to any of those who share it.
+    pub fn admit(&mut self, proxy: u32, address: IpAddr, now: Now) -> bool {
+        let any = self.sharing(proxy).iter().any(|&index| {
+            self.find(index)
+                .is_some_and(|proxy| proxy.options.admits(address))
+        });
+        // By the one that is asked it is counted.
+        any || self
+            .find_mut(proxy)
+            .is_some_and(|found| found.admits(address, now))
     }
 
     /// All proxies, and where each listens.
@@ -115,16 +183,41 @@ impl Proxies {
         let Exposed { spec, options } = wish;
         let slot = self.slab.vacant_entry();
         let proxy = slot.key() as u32;
-        let (listener, address) = io.listen(address, Owner::Proxy(proxy))?;
+        let shared = self
+            .listeners
+            .iter_mut()
+            .find(|(_, listener)| listener.address == address);
+        let (listener, address) = match shared {
+            Some((index, listener)) => {
+                listener.proxies.push(proxy);
+                (index as u32, address)
+            }
+            None => {
+                let place = self.listeners.vacant_entry();
+                let index = place.key() as u32;
+                let (key, address) = io.listen(address, Owner::Listener(index))?;
+                place.insert(Listener {
+                    key,
+                    address,
+                    proxies: vec![proxy],
+                });
+                (index, address)
+            }
+        };
         let id = ProxyId {
             client: client.shared(),
             port: address.port(),
             made: self.made.after(now.unix.as_secs()),
         };
-        match &spec.target {
-            Some(target) => info!("proxy {id}: {} on {address} to {target}", spec.kind),
-            None => info!("proxy {id}: {} on {address}", spec.kind),
-        }
+        let to = match &spec.target {
+            Some(target) => format!(" to {target}"),
+            None => String::new(),
+        };
+        let routes = match options.routes() {
+            routes if routes.are_open() => String::new(),
+            routes => format!(" for {routes}"),
+        };
+        info!("proxy {id}: {} on {address}{to}{routes}", spec.kind);
         slot.insert(Proxy {
             id,
             client: client.clone(),
@@ -180,8 +273,83 @@ impl Proxies {
 
     /// Takes no more users anywhere.
     pub fn close_listeners<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        for (_, proxy) in &mut self.slab {
-            io.close(proxy.listener);
+        for (_, listener) in &mut self.listeners {
+            io.close(listener.key);
+        }
+    }
+
+    /// Why a client's wish cannot be a proxy at this address, if something stands in its way there.
+    fn conflict(
+        &self,
+        client: &ClientId,
+        address: SocketAddr,
+        wish: &Exposed,
+        besides: Option<u32>,
+    ) -> Result<(), String> {
+        let there = self
+            .slab
+            .iter()
+            .filter(|(index, proxy)| proxy.address == address && Some(*index as u32) != besides);
+        if there.clone().count() >= SHARING_MAX {
+            return Err(format!("{address} has {SHARING_MAX} proxies already"));
+        }
+        for (_, proxy) in there {
+            let beside = wish
+                .options
+                .beside(wish.spec.kind, &proxy.options, proxy.spec.kind);
+            let theirs = proxy.client != *client || matches!(proxy.origin, Origin::Configured);
+            // Whoever was there first must lose none of its names to another.
+            let overlap = wish.options.routes().overlap(&proxy.options.routes());
+            if beside.is_ok() && !(theirs && overlap) {
+                continue;
+            }
+            let owner = match &proxy.origin {
+                Origin::Configured => "is a proxy of the server's configuration".into(),
+                Origin::Exposed(_) => format!("belongs to client {}", proxy.client),
+            };
+            return Err(match beside {
+                Err(reason) => format!("{address} {owner}: {reason}"),
+                Ok(()) => format!("{address} {owner}, whose hosts these are"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Forgets a proxy, and its listener if it was the last one there.
+    fn remove<N: Net>(&mut self, proxy: u32, io: &mut Reactor<N, Owner>) -> Option<Proxy> {
+        let gone = self.slab.try_remove(proxy as usize)?;
+        let listener = &mut self.listeners[gone.listener as usize];
+        listener.proxies.retain(|index| *index != proxy);
+        if listener.proxies.is_empty() {
+            io.close(listener.key);
+            self.listeners.remove(gone.listener as usize);
+        }
+        Some(gone)
+    }
+
+    /// Panics where the invariants do not hold.
+    pub fn check_invariants(&self) {
+        for (index, proxy) in &self.slab {
+            let listener = &self.listeners[proxy.listener as usize];
+            assert_eq!(
+                listener.address, proxy.address,
+                "a proxy is where it listens"
+            );
+            let at = listener.proxies.iter().filter(|at| **at == index as u32);
+            assert_eq!(at.count(), 1, "a proxy stands once at its listener");
+        }
+        let at: usize = self
+            .listeners
+            .iter()
+            .map(|(_, listener)| listener.proxies.len())
+            .sum();
+        assert_eq!(
+            at,
+            self.slab.len(),
+            "listeners have no proxies that are gone"
+        );
+        for (_, listener) in &self.listeners {
+            assert!(!listener.proxies.is_empty(), "a listener leads somewhere");
         }
     }
 }
@@ -234,6 +402,9 @@ impl Server {
         }
         let wish = wish(open).map_err(|error| error.to_string())?;
         let Exposed { spec, options } = &wish;
+        if spec.kind == Kind::Tls && !cfg!(feature = "tls") {
+            return Err(format!("{spec}: the server was built without TLS"));
+        }
         if options.tls && self.tls.len() == 0 {
             return Err(format!("{spec}: the server has no certificate for tls"));
         }
@@ -245,32 +416,33 @@ impl Server {
         if let Some(refused) = options.exposed_to_strangers(spec, address.ip()) {
             return Err(format!("{spec}: {refused}"));
         }
-        let same = self.proxies.slab.iter_mut().find(|(_, proxy)| {
-            if spec.port == 0 {
+        let same = self.proxies.slab.iter().find(|(_, proxy)| {
+            let own = proxy.client == *client && matches!(proxy.origin, Origin::Exposed(_));
+            own && if spec.port == 0 {
                 // Any port was asked for: the same wish finds the port that it got before.
-                proxy.client == *client && proxy.spec == *spec && proxy.options.asks_as(options)
+                proxy.spec == *spec && proxy.options.asks_as(options)
             } else {
-                proxy.address == address
+                // It is asked for anew, perhaps otherwise than before.
+                proxy.address == address && proxy.options.routes().clash(&options.routes())
             }
         });
-        if let Some((index, proxy)) = same {
-            if proxy.client != *client {
-                return Err(format!(
-                    "{spec}: {address} belongs to client {}",
-                    proxy.client
-                ));
-            }
-            let Origin::Exposed(away) = &mut proxy.origin else {
-                return Err(format!(
-                    "{spec}: {address} is a proxy of the server's configuration"
-                ));
-            };
-            if let Some(timer) = away.take() {
+        let same = same.map(|(index, _)| index as u32);
+        if spec.port != 0 {
+            self.proxies
+                .conflict(client, address, &wish, same)
+                .map_err(|reason| format!("{spec}: {reason}"))?;
+        }
+        if let Some(same) = same {
+            let proxy = &mut self.proxies.slab[same as usize];
+            if let Origin::Exposed(away) = &mut proxy.origin
+                && let Some(timer) = away.take()
+            {
                 io.close(timer);
             }
+            proxy.remote_host = wish.spec.target.as_ref().map(Target::remote_host);
             (proxy.spec, proxy.options) = (wish.spec, wish.options);
             proxy.link = Some(link);
-            return Ok(index as u32);
+            return Ok(same);
         }
         if self
             .proxies
@@ -293,14 +465,13 @@ impl Server {
 
     /// An exposed proxy's client stayed away: its port is free again.
     pub(super) fn proxy_abandoned<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
-        let Some(gone) = self.proxies.slab.try_remove(proxy as usize) else {
+        let Some(gone) = self.proxies.remove(proxy, io) else {
             return;
         };
         info!(
             "proxy {}: closed, no client asked for it within {AWAY_MAX:?}",
             gone.id
         );
-        io.close(gone.listener);
         self.close_fronts_of(io, proxy);
     }
 }

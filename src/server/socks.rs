@@ -41,13 +41,13 @@ impl Server {
         let mut said: Vec<u8> = Vec::new();
         loop {
             match io.read(key, &mut self.scratch) {
-                Ok(0) => return self.close_socks(io, front),
+                Ok(0) => return self.close_front(io, front),
                 Ok(length) => said.extend_from_slice(&self.scratch[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     debug_assert!(said.len() < MESSAGE_MAX, "a longer message is whole");
                     return io.unread(key, &said);
                 }
-                Err(_) => return self.close_socks(io, front),
+                Err(_) => return self.close_front(io, front),
             }
             let mut taken = 0;
             while let Some(&Front {
@@ -76,7 +76,7 @@ impl Server {
                     }
                     Err(Refused::Foreign(what)) => {
                         info!("{}: refused, {what}", self.fronts[front as usize].user);
-                        return self.close_socks(io, front);
+                        return self.close_front(io, front);
                     }
                     Err(Refused::Request(code)) => {
                         info!("{}: refused, {code:?}", self.fronts[front as usize].user);
@@ -163,7 +163,7 @@ impl Server {
             return Step::Over;
         };
         let Some(found) = self.proxies.find(proxy) else {
-            self.close_socks(io, front);
+            self.close_front(io, front);
             return Step::Over;
         };
         let target = Target::Inet { host, port };
@@ -203,11 +203,6 @@ impl Server {
         }
         self.fronts[front as usize].state = State::Socks(next);
         Step::Next
-    }
-
-    /// The user is not one of ours, has left, or did not say in time what it wants.
-    pub(super) fn close_socks<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        io.close(self.fronts.remove(front as usize).key);
     }
 }
 
