@@ -23,12 +23,13 @@ use serde::de::DeserializeOwned;
 use crate::config::{
     Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Identity, Invalid, Kind,
     LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
-    Roots, Rule, ServerConfig, ServerUrl, Spec, Token, Users,
+    Roots, Rule, ServerConfig, ServerUrl, Spec, Token, Users, Via,
     file::{CertificateFile, ClientFile, Document, GrantFile, Object, ServerFile},
     routes::SHARING_MAX,
     server_default,
     token::{self, Origin},
     value::{Address, Bind, LogLevel, Spin},
+    via,
 };
 
 /// What the command line asks for.
@@ -59,14 +60,17 @@ pub enum Command {
     Demo,
 }
 
-/// Reads the arguments (as [`env::args_os`] gives them, the program's name first), the variable
-/// SIDING_TOKEN, and the files that they name.
+/// Reads the arguments (as [`env::args_os`] gives them, the program's name first), the variables
+/// SIDING_TOKEN and those that name a proxy, and the files that they name.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
-    parse_with(args, env::var_os(token::VARIABLE))
+    parse_with(args, &|name| env::var_os(name))
 }
 
-/// As [`parse`], with the variable as an argument.
-fn parse_with(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -> Parsed {
+/// What variables hold.
+type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// As [`parse`], with the variables as an argument.
+fn parse_with(args: impl Iterator<Item = OsString>, variables: Variables<'_>) -> Parsed {
     let exit = |text: &dyn fmt::Display, code| {
         let text = text.to_string().trim_end().to_owned();
         Parsed::Exit { text, code }
@@ -94,7 +98,7 @@ fn parse_with(args: impl Iterator<Item = OsString>, variable: Option<OsString>) 
             2,
         );
     };
-    match run(role, early, variable) {
+    match run(role, early, variables) {
         Ok(Asked::Run(command, level)) => Parsed::Run(command, level),
         Ok(Asked::Checked(path)) => exit(&format_args!("{}: ok", path.display()), 0),
         Err(reason) => exit(&reason, 2),
@@ -120,7 +124,7 @@ enum Asked {
 }
 
 /// `early` is the level that stood before the subcommand; the one after it wins.
-fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Result<Asked, Invalid> {
+fn run(role: Role, early: Option<LogLevel>, variables: Variables<'_>) -> Result<Asked, Invalid> {
     let level_or = |typed: Option<LogLevel>, file: Option<LogLevel>, default: Level| {
         typed
             .or(early)
@@ -132,27 +136,27 @@ fn run(role: Role, early: Option<LogLevel>, variable: Option<OsString>) -> Resul
         Role::Server(typed) => {
             let (file, document) = read::<ServerFile>(typed.config.as_deref())?;
             let level = level(typed.log, file.log);
-            let config = server(typed, file, document.as_ref(), variable)?;
+            let config = server(typed, file, document.as_ref(), variables)?;
             Asked::Run(Command::Server(Box::new(config)), level)
         }
         Role::Client(typed) => {
             let (file, document) = read::<ClientFile>(typed.config.as_deref())?;
             let level = level(typed.log, file.log);
-            let config = client(typed, file, document.as_ref(), variable)?;
+            let config = client(typed, file, document.as_ref(), variables)?;
             Asked::Run(Command::Client(Box::new(config)), level)
         }
         // What goes well is on its screen.
         #[cfg(feature = "demo")]
         Role::Demo(typed) => Asked::Run(Command::Demo, level_or(typed.log, None, Level::Warn)),
         Role::Check(typed) => {
-            check(&typed, variable)?;
+            check(&typed, variables)?;
             Asked::Checked(typed.config)
         }
     })
 }
 
 /// Does all that running the role with this file and no further flag would do before it starts.
-fn check(typed: &CheckArguments, variable: Option<OsString>) -> Result<(), Invalid> {
+fn check(typed: &CheckArguments, variables: Variables<'_>) -> Result<(), Invalid> {
     let path = Some(typed.config.as_path());
     match typed.role {
         CheckedRole::Server => {
@@ -161,7 +165,7 @@ fn check(typed: &CheckArguments, variable: Option<OsString>) -> Result<(), Inval
                 ServerArguments::default(),
                 file,
                 document.as_ref(),
-                variable,
+                variables,
             )
             .map(drop)
         }
@@ -171,7 +175,7 @@ fn check(typed: &CheckArguments, variable: Option<OsString>) -> Result<(), Inval
                 ClientArguments::default(),
                 file,
                 document.as_ref(),
-                variable,
+                variables,
             )
             .map(drop)
         }
@@ -298,6 +302,11 @@ struct ClientArguments {
     /// where the server is: wss://HOST[:PORT][/PATH], or ws:// (default ws://127.0.0.1:7000)
     #[argh(option, arg_name = "URL")]
     server: Option<ServerUrl>,
+
+    /// the HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT], or direct for none (default:
+    /// what https_proxy, http_proxy or all_proxy say)
+    #[argh(option, arg_name = "URL")]
+    via: Option<String>,
 
     /// what this client is called: 1 to 64 letters, digits, '.', '_' or '-'; required unless the
     /// configuration has it
@@ -509,7 +518,7 @@ fn server(
     typed: ServerArguments,
     file: ServerFile,
     document: Option<&Document>,
-    variable: Option<OsString>,
+    variables: Variables<'_>,
 ) -> Result<ServerConfig, Invalid> {
     let listen_from = Source::of(typed.listen.is_some(), document);
     let listen = typed
@@ -523,7 +532,7 @@ fn server(
 
     let token = load_token(
         typed.token_file.as_deref(),
-        variable,
+        variables(token::VARIABLE),
         file.token_file,
         document,
     )?;
@@ -673,7 +682,7 @@ fn client(
     typed: ClientArguments,
     file: ClientFile,
     document: Option<&Document>,
-    variable: Option<OsString>,
+    variables: Variables<'_>,
 ) -> Result<ClientConfig, Invalid> {
     let Some(id) = typed.id.or(file.id) else {
         let reason =
@@ -685,7 +694,7 @@ fn client(
     };
     let token = load_token(
         typed.token_file.as_deref(),
-        variable,
+        variables(token::VARIABLE),
         file.token_file,
         document,
     )?;
@@ -751,13 +760,27 @@ fn client(
     let ca = files.roots(typed.ca, file.ca, "--ca", "ca")?;
     let target_ca = files.roots(typed.target_ca, file.target_ca, "--target-ca", "target_ca")?;
 
+    let server = typed.server.or(file.server).unwrap_or_else(server_default);
+    let via = match (typed.via, file.via) {
+        // Parsed here: argh would repeat a wrong one in its message, with its password.
+        (Some(text), _) => text
+            .parse::<via::Asked>()
+            .map_err(|error| Source::Flag.error("--via", "via", error))?
+            .into(),
+        (None, Some(asked)) => asked.into(),
+        (None, None) => Via::from_environment(&server, variables),
+    };
+
     let rules = if typed.allow.is_empty() {
         file.allow
     } else {
         typed.allow
     };
     Ok(ClientConfig {
-        server: typed.server.or(file.server).unwrap_or_else(server_default),
+        server,
+        via,
+        host: file.host,
+        headers: file.headers,
         id,
         token,
         allow: Allow::new(rules, expose.iter().map(|exposed| &exposed.spec)),

@@ -22,7 +22,10 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 fn parse_words(words: &[&str], variable: Option<&str>) -> Parsed {
     let args = ["siding"].iter().chain(words).map(OsString::from);
-    parse_with(args, variable.map(OsString::from))
+    parse_with(args, &|name| {
+        let found = variable.filter(|_| name == token::VARIABLE);
+        found.map(OsString::from)
+    })
 }
 
 fn server_of(words: &[&str], variable: Option<&str>) -> ServerConfig {
@@ -944,6 +947,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
             "client",
             &[
                 "--server",
+                "--via",
                 "--id",
                 "--token-file",
                 "--expose",
@@ -966,9 +970,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
         for flag in flags {
             assert!(help.contains(&format!("\n  {flag} ")), "{flag}: {help}");
         }
-        for absent in ["--admin", "--via"] {
-            assert!(!help.to_lowercase().contains(absent), "{absent}: {help}");
-        }
+        assert!(!help.to_lowercase().contains("--admin"), "{help}");
     }
     let (help, _) = exit_of(&["--help"], None);
     for command in ["server", "client", "demo", "check", "--log", "--version"] {
@@ -976,6 +978,88 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
             help.contains(&format!("\n  {command} ")),
             "{command}: {help}"
         );
+    }
+}
+
+#[test]
+fn the_way_to_the_server_comes_from_flag_field_and_variable_in_that_order() {
+    let folder = Folder::new("via");
+    let file = folder.file(
+        "client.json",
+        r#"{ "server": "ws://edge.example", "via": "http://u:secret@field:1" }"#,
+    );
+    let bare = folder.file("bare.json", r#"{ "server": "ws://edge.example" }"#);
+    let via = |words: &[&str]| {
+        let words = [&["client", "--id", "a"], words].concat();
+        let args = ["siding"].iter().chain(&words).map(OsString::from);
+        match parse_with(args, &|name| {
+            (name == "http_proxy").then(|| "variable:2".into())
+        }) {
+            Parsed::Run(Command::Client(config), _) => {
+                assert!(!format!("{config:?}").contains("secret"));
+                config.via
+            }
+            other => panic!("{words:?}: {other:?}"),
+        }
+    };
+    let proxy = |url: &str| url.parse().expect(url);
+    let (file, bare) = (text(&file), text(&bare));
+    assert_eq!(
+        via(&["--config", file, "--via", "http://flag:3"]),
+        Via::Proxy(proxy("http://flag:3"))
+    );
+    assert_eq!(via(&["--config", file, "--via=direct"]), Via::Direct);
+    assert_eq!(
+        via(&["--config", file]),
+        Via::Proxy(proxy("http://u:secret@field:1"))
+    );
+    assert_eq!(
+        via(&["--config", bare]),
+        Via::Variable("http_proxy", proxy("http://variable:2"))
+    );
+    // Its own machine is nobody's to lead to, unless that is said.
+    assert_eq!(via(&[]), Via::Direct);
+    assert_eq!(
+        via(&["--via", "http://flag:3"]),
+        Via::Proxy(proxy("http://flag:3"))
+    );
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+    let reason = refusal(&["client", "--id", "a", "--via", "socks5://u:secret@b"]);
+    assert!(reason.contains("--via: the proxy"), "{reason}");
+    assert!(reason.contains("only http"), "{reason}");
+    assert!(!reason.contains("secret"), "{reason}");
+    let folder = Folder::new("via-field");
+    let file = folder.file(
+        "client.json",
+        "{ \"id\": \"a\",\n\"via\": \"http://u:secret%@b\" }",
+    );
+    let reason = refusal(&["client", "--config", text(&file)]);
+    assert!(reason.contains("line 2: via: "), "{reason}");
+    assert!(!reason.contains("secret"), "{reason}");
+}
+
+#[test]
+fn what_the_upgrade_says_is_checked_where_it_stands() {
+    let folder = Folder::new("headers");
+    let file = folder.file(
+        "good.json",
+        r#"{ "id": "a", "host": "Edge.example", "headers": { "X-Edge": "1" } }"#,
+    );
+    let config = client_of(&["client", "--config", text(&file)], None);
+    assert_eq!(config.host.unwrap().to_string(), "edge.example");
+    assert_eq!(Vec::from_iter(config.headers.iter()), [("X-Edge", "1")]);
+    for (json, expected) in [
+        ("\"headers\": { \"Host\": \"b\" }", "as the field host"),
+        ("\"headers\": { \"Upgrade\": \"h2c\" }", "itself says"),
+        ("\"host\": \"b c\"", "host: HOST \"b c\" is not a name"),
+    ] {
+        let file = folder.file("bad.json", format!("{{ \"id\": \"a\",\n{json} }}"));
+        let reason = refusal(&["client", "--config", text(&file)]);
+        assert!(reason.contains("line 2: "), "{reason}");
+        assert!(reason.contains(expected), "{reason}");
     }
 }
 
@@ -1065,7 +1149,7 @@ fn arguments_that_are_not_utf8_are_refused() {
         "server".into(),
         OsString::from_vec(b"--bind=\xff".to_vec()),
     ];
-    let Parsed::Exit { text, code } = parse_with(args.into_iter(), None) else {
+    let Parsed::Exit { text, code } = parse_with(args.into_iter(), &|_| None) else {
         panic!()
     };
     assert_eq!(code, 2);

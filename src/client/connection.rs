@@ -149,9 +149,23 @@ impl Client {
     ) {
         let (key, peer) = match result {
             Ok(connected) => connected,
-            Err(reason) => return self.link_down(io, Down::Passing(reason.to_string()), now),
+            // No rule of ours is about the server: it is the proxy before it that has said no. To ask again
+            // soon may lock an account.
+            Err(Reason::NotAllowed) => {
+                let why = "the proxy does not let it through";
+                return self.link_down(io, Down::Lasting(why.into()), now);
+            }
+            Err(reason) => {
+                let why = match self.config.via.proxy() {
+                    Some(proxy) => format!("{reason} via {proxy}"),
+                    None => reason.to_string(),
+                };
+                return self.link_down(io, Down::Passing(why), now);
+            }
         };
-        if !self.config.server.secure && peer.ip().is_some_and(|ip| !ip.is_loopback()) {
+        let leaves =
+            self.config.via.proxy().is_some() || peer.ip().is_some_and(|ip| !ip.is_loopback());
+        if !self.config.server.secure && leaves {
             warn!(
                 "{} is not encrypted: the token is safe, what follows it is not",
                 self.config.server
@@ -164,8 +178,12 @@ impl Client {
         );
         let mut nonce = Nonce::default();
         io.random(&mut nonce);
-        let host = self.config.server.host_field();
-        let (asking, request) = Asking::new(&host, &self.config.server.path, &nonce);
+        let host = match &self.config.host {
+            Some(host) => host.to_string(),
+            None => self.config.server.host_field(),
+        };
+        let path = &self.config.server.path;
+        let (asking, request) = Asking::new(&host, path, self.config.headers.iter(), &nonce);
         // The first bytes on this connection: there is room for them, or nobody is there.
         let written = io.write(key, request.as_bytes());
         let gather = Gather::default();

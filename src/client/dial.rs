@@ -3,15 +3,21 @@
 //! The name is looked up, its addresses are filtered by what may be dialled, and tried one after the
 //! other, each a quarter of a second after the last or as soon as that one failed; the first to
 //! connect wins. A unix socket has no addresses: it is tried, and that is it. Where TLS is asked for, the
-//! winner has to prove who it is. One deadline covers all of it, the wait for the look-up and the handshake
-//! included.
+//! winner has to prove who it is. Where the way to the server leads through a proxy, it is the proxy that is
+//! dialled, and asked to lead on, before that. One deadline covers all of it, the wait for the look-up and
+//! the handshake included.
 
 use std::{collections::VecDeque, io::ErrorKind, net::SocketAddr, time::Instant};
 
 use log::{debug, info, warn};
 use slab::Slab;
 
-use super::{Client, Owner, dial_reason, upstream::Upstream};
+use super::{
+    Client, Owner,
+    detour::{Answer, Detour},
+    dial_reason,
+    upstream::Upstream,
+};
 use crate::{
     clock::Now,
     config::{Host, SocketPath, Target},
@@ -28,6 +34,8 @@ use crate::{
 pub(super) struct Dial {
     upstream: Upstream,
     whose: Whose,
+    /// Through whom, if not straight.
+    detour: Option<Box<Detour>>,
     progress: Progress,
     /// Addresses not yet tried.
     waiting: VecDeque<SocketAddr>,
@@ -48,8 +56,20 @@ enum Progress {
     Resolving,
     /// Addresses are tried.
     Connecting,
-    /// The one that won has to prove itself.
+    /// The one that won is a proxy, which is asked to lead on.
+    Asking(Peer),
+    /// The one that won, or that it leads to, has to prove itself.
     Securing(Peer),
+}
+
+impl Dial {
+    /// What its addresses are those of.
+    fn place(&self) -> Target {
+        match &self.detour {
+            Some(detour) => detour.proxy().target(),
+            None => self.upstream.target.clone(),
+        }
+    }
 }
 
 /// The dials of a client: at most so many under way, and a bounded number that wait their turn.
@@ -88,9 +108,15 @@ impl Client {
         let deadline = now.instant + self.config.timeouts.dial;
         let slot = self.dials.slab.vacant_key() as u32;
         let timer = io.timer(Owner::Dial(slot), Deadline::At(deadline));
+        let proxy = match whose {
+            Whose::Link => self.config.via.proxy(),
+            Whose::Stream(_) => None,
+        };
+        let detour = proxy.map(|proxy| Box::new(Detour::new(proxy, &upstream.target)));
         self.dials.slab.insert(Dial {
             upstream,
             whose,
+            detour,
             progress: Progress::Queued,
             waiting: VecDeque::new(),
             attempts: Vec::new(),
@@ -114,9 +140,9 @@ impl Client {
         dial.progress = Progress::Resolving;
         dial.failure = Reason::Unresolvable;
         self.dials.active += 1;
-        let (upstream, whose) = (dial.upstream.clone(), dial.whose);
-        let class = self.name_class(&upstream, whose);
-        let host = match upstream.target {
+        let (place, whose) = (dial.place(), dial.whose);
+        let class = self.name_class(&place, whose);
+        let host = match place {
             Target::Inet { host, .. } => host,
             Target::Unix(path) => return self.socket_found(io, slot, &path, now),
         };
@@ -145,13 +171,13 @@ impl Client {
     }
 
     /// Names in the configuration have a thread of their own, so that no user's slow names block them.
-    fn name_class(&self, upstream: &Upstream, whose: Whose) -> NameClass {
+    fn name_class(&self, place: &Target, whose: Whose) -> NameClass {
         let configured = whose == Whose::Link
             || self
                 .config
                 .expose
                 .iter()
-                .any(|exposed| exposed.spec.target.as_ref() == Some(&upstream.target));
+                .any(|exposed| exposed.spec.target.as_ref() == Some(place));
         if configured {
             NameClass::Configured
         } else {
@@ -173,8 +199,8 @@ impl Client {
             .filter(|(_, dial)| {
                 dial.progress == Progress::Resolving
                     && matches!(
-                        &dial.upstream.target,
-                        Target::Inet { host: Host::Name(of), .. } if **of == *name
+                        dial.place(),
+                        Target::Inet { host: Host::Name(of), .. } if *of == *name
                     )
             })
             .map(|(index, _)| index as u32)
@@ -194,7 +220,7 @@ impl Client {
         error: &str,
         now: Now,
     ) {
-        debug!("{}: {error}", self.dials.slab[dial as usize].upstream);
+        debug!("{}: {error}", self.called(&self.dials.slab[dial as usize]));
         self.dial_failed(io, dial, Reason::Unresolvable, now);
     }
 
@@ -208,11 +234,11 @@ impl Client {
         let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return;
         };
-        let Target::Inet { host, port } = &found.upstream.target else {
+        let Target::Inet { host, port } = found.place() else {
             return;
         };
         let allowed =
-            |address| found.whose == Whose::Link || self.config.allow.permits(host, *port, address);
+            |address| found.whose == Whose::Link || self.config.allow.permits(&host, port, address);
         found.progress = Progress::Connecting;
         let addresses: Vec<_> = addresses
             .iter()
@@ -221,7 +247,7 @@ impl Client {
             .collect();
         found.waiting = interleave(&addresses)
             .into_iter()
-            .map(|address| SocketAddr::new(address, *port))
+            .map(|address| SocketAddr::new(address, port))
             .collect();
         if found.waiting.is_empty() {
             return self.dial_failed(io, dial, Reason::NotAllowed, now);
@@ -283,9 +309,9 @@ impl Client {
         while attempt.as_ref().is_err_and(is_out_of_descriptors) && self.evict_oldest(io) {
             attempt = io.connect(address, purpose, Owner::Attempt(dial));
         }
-        let found = &mut self.dials.slab[dial as usize];
         match attempt {
             Ok(key) => {
+                let found = &mut self.dials.slab[dial as usize];
                 found.attempts.push(key);
                 let mut at = found.deadline;
                 if !found.waiting.is_empty() {
@@ -300,18 +326,18 @@ impl Client {
                 true
             }
             Err(error) => {
+                let found = &self.dials.slab[dial as usize];
+                let target = &found.upstream.target;
                 match address {
-                    Address::Inet(_) => debug!("{} at {address}: {error}", found.upstream),
+                    Address::Inet(_) => debug!("{} at {address}: {error}", self.called(found)),
                     // It is the machine's own administrator who can mend a path, or its permissions, and
                     // no reason that is sent says which of them it is.
                     Address::Unix(_) if error.kind() == ErrorKind::WouldBlock => {
-                        info!(
-                            "{}: as many connections wait there as may",
-                            found.upstream.target
-                        );
+                        info!("{target}: as many connections wait there as may");
                     }
-                    Address::Unix(_) => info!("{}: {error}", found.upstream.target),
+                    Address::Unix(_) => info!("{target}: {error}"),
                 }
+                let found = &mut self.dials.slab[dial as usize];
                 found.failure = dial_reason(&error);
                 false
             }
@@ -328,46 +354,142 @@ impl Client {
         let Some(found) = self.dials.slab.get_mut(dial as usize) else {
             return io.close(key);
         };
-        if let Progress::Securing(peer) = found.progress {
-            return self.secure(io, dial, key, peer, now);
+        match found.progress {
+            Progress::Asking(peer) => return self.proxy_answered(io, dial, key, peer, now),
+            Progress::Securing(peer) => return self.secure(io, dial, key, peer, now),
+            Progress::Queued | Progress::Resolving | Progress::Connecting => {}
         }
         match io.connected(key) {
             Ok(None) => {}
-            Ok(Some(peer)) if found.upstream.secure => {
-                // The others have lost; its deadline is now all that the timer is for.
-                found.attempts.retain(|attempt| *attempt != key);
-                for attempt in std::mem::replace(&mut found.attempts, vec![key]) {
-                    io.close(attempt);
-                }
-                found.waiting.clear();
-                found.progress = Progress::Securing(peer);
-                io.set_deadline(found.timer, Deadline::At(found.deadline));
-                let trust = match found.whose {
-                    Whose::Link => &mut self.link_tls,
-                    Whose::Stream(_) => &mut self.tls,
-                };
-                let session = match &found.upstream.target {
-                    Target::Inet { host, .. } => trust.session(host),
-                    Target::Unix(_) => Err("no certificate can be for a path".into()),
-                };
-                match session {
-                    Ok(session) => {
-                        io.start_tls(key, session);
-                        self.secure(io, dial, key, peer, now);
-                    }
-                    Err(error) => {
-                        warn!("{}: {error}", found.upstream);
-                        self.dial_failed(io, dial, Reason::TlsFailed, now);
-                    }
-                }
-            }
-            Ok(Some(peer)) => self.dial_succeeded(io, dial, key, peer, now),
+            Ok(Some(peer)) if found.detour.is_some() => self.ask_proxy(io, dial, key, peer, now),
+            Ok(Some(peer)) => self.reached(io, dial, key, peer, now),
             Err(error) => {
-                debug!("{}: {error}", found.upstream);
+                debug!("{}: {error}", self.called(&self.dials.slab[dial as usize]));
+                let found = &mut self.dials.slab[dial as usize];
                 found.attempts.retain(|attempt| *attempt != key);
                 found.failure = dial_reason(&error);
                 io.close(key);
                 self.attempt(io, dial, now);
+            }
+        }
+    }
+
+    /// One attempt has won, and has something to do yet: the others are given up, and what is left of the
+    /// deadline is all that the timer is for.
+    fn settle<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, key: Key) {
+        let found = &mut self.dials.slab[dial as usize];
+        for attempt in std::mem::replace(&mut found.attempts, vec![key]) {
+            if attempt != key {
+                io.close(attempt);
+            }
+        }
+        found.waiting.clear();
+        io.set_deadline(found.timer, Deadline::At(found.deadline));
+    }
+
+    /// The proxy is connected.
+    fn ask_proxy<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        key: Key,
+        peer: Peer,
+        now: Now,
+    ) {
+        self.settle(io, dial, key);
+        let found = &mut self.dials.slab[dial as usize];
+        found.progress = Progress::Asking(peer);
+        let Some(detour) = &found.detour else { return };
+        let request = detour.request();
+        // The first bytes on this connection: there is room for them, or nobody is there.
+        match io.write(key, request.as_bytes()) {
+            Ok(written) if written == request.len() => {
+                self.proxy_answered(io, dial, key, peer, now);
+            }
+            Ok(_) | Err(_) => {
+                let why = "CONNECT not sent";
+                self.detour_failed(io, dial, Reason::Unreachable, why, now);
+            }
+        }
+    }
+
+    /// Reads what the proxy has said to that.
+    fn proxy_answered<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        key: Key,
+        peer: Peer,
+        now: Now,
+    ) {
+        let found = &mut self.dials.slab[dial as usize];
+        let secure = found.upstream.secure;
+        let Some(detour) = &mut found.detour else {
+            return;
+        };
+        let answer = detour.answer(&mut self.scratch, |into| io.read(key, into));
+        match answer {
+            Answer::Partial => {}
+            // Whoever speaks TLS waits for us to begin; in its plaintext this must not turn up.
+            Answer::Open(behind) if secure && !behind.is_empty() => {
+                let why = "bytes came before TLS was begun";
+                self.detour_failed(io, dial, Reason::BadResponse, why, now);
+            }
+            Answer::Open(behind) => {
+                io.unread(key, &behind);
+                // No event will tell of it, nor of what may be readable still.
+                io.again(key);
+                self.reached(io, dial, key, peer, now);
+            }
+            Answer::Refused(reason, why) => self.detour_failed(io, dial, reason, &why, now),
+        }
+    }
+
+    fn detour_failed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        reason: Reason,
+        why: &str,
+        now: Now,
+    ) {
+        if let Some(detour) = &self.dials.slab[dial as usize].detour {
+            warn!("link {}: {}: {why}", self.config.id, detour.proxy());
+        }
+        self.dial_failed(io, dial, reason, now);
+    }
+
+    /// The far end is who was asked for, if it can prove that where it has to.
+    fn reached<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        key: Key,
+        peer: Peer,
+        now: Now,
+    ) {
+        if !self.dials.slab[dial as usize].upstream.secure {
+            return self.dial_succeeded(io, dial, key, peer, now);
+        }
+        self.settle(io, dial, key);
+        let found = &mut self.dials.slab[dial as usize];
+        found.progress = Progress::Securing(peer);
+        let trust = match found.whose {
+            Whose::Link => &mut self.link_tls,
+            Whose::Stream(_) => &mut self.tls,
+        };
+        let session = match &found.upstream.target {
+            Target::Inet { host, .. } => trust.session(host),
+            Target::Unix(_) => Err("no certificate can be for a path".into()),
+        };
+        match session {
+            Ok(session) => {
+                io.start_tls(key, session);
+                self.secure(io, dial, key, peer, now);
+            }
+            Err(error) => {
+                warn!("{}: {error}", found.upstream);
+                self.dial_failed(io, dial, Reason::TlsFailed, now);
             }
         }
     }
@@ -395,7 +517,10 @@ impl Client {
     /// What is dialled, for the log.
     fn called(&self, dial: &Dial) -> String {
         match dial.whose {
-            Whose::Link => self.config.server.to_string(),
+            Whose::Link => match &dial.detour {
+                Some(detour) => format!("{} via {}", self.config.server, detour.proxy()),
+                None => self.config.server.to_string(),
+            },
             Whose::Stream(_) => dial.upstream.to_string(),
         }
     }
@@ -419,7 +544,10 @@ impl Client {
         let Some(found) = self.dials.slab.get(dial as usize) else {
             return;
         };
-        if now.instant >= found.deadline || found.progress != Progress::Connecting {
+        if matches!(found.progress, Progress::Asking(_)) {
+            let why = "no answer to CONNECT within the dial deadline";
+            self.detour_failed(io, dial, Reason::DialTimeout, why, now);
+        } else if now.instant >= found.deadline || found.progress != Progress::Connecting {
             self.dial_failed(io, dial, Reason::DialTimeout, now);
         } else {
             self.attempt(io, dial, now);

@@ -6,6 +6,7 @@
 //!
 //! - `connection`: the link itself: dial, upgrade, hello, and again after it was lost, for ever.
 //! - `dial`: from a target to a connected socket, several addresses tried, TLS if it is asked for.
+//! - `detour`: to the server through an HTTP proxy.
 //! - `secure`: whom TLS trusts.
 //! - `upstream`: where exchanges go, and how many may be there at a time.
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
@@ -15,6 +16,7 @@
 mod backoff;
 mod carried;
 mod connection;
+mod detour;
 mod dial;
 mod respond;
 mod reuse;
@@ -41,7 +43,7 @@ use self::{
 };
 use crate::{
     clock::Now,
-    config::{ClientConfig, PoolMode},
+    config::{ClientConfig, PoolMode, Via},
     key::Key,
     lend,
     pool::{self, Pool, PoolLimits, Slot},
@@ -148,8 +150,22 @@ impl Client {
             config: Rc::new(config),
         };
         let now = io.now();
+        client.say_which_way();
         client.connect(io, now);
         client
+    }
+
+    /// Whoever wonders about the way should not have to guess which variable it came from.
+    fn say_which_way(&self) {
+        let (id, server) = (&self.config.id, &self.config.server);
+        match &self.config.via {
+            Via::Direct => {}
+            Via::Proxy(proxy) => info!("link {id}: to {server} via {proxy}"),
+            Via::Variable(name, proxy) => info!("link {id}: to {server} via {proxy} ({name})"),
+            Via::Unusable(name, reason) => {
+                warn!("link {id}: the variable {name} is not used: {reason}");
+            }
+        }
     }
 
     /// What it has done so far.

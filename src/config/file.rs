@@ -23,9 +23,11 @@ use serde::{
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Exposed, Invalid, MemoryMax, Networks, PoolLimits,
-    ProxyEntry, ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec, locate,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, HostField, Invalid, MemoryMax, Networks,
+    PoolLimits, ProxyEntry, ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec,
+    UpgradeFields, locate,
     value::{Address, Bind, LogLevel, PortRange, Spin},
+    via,
 };
 
 /// The largest configuration file: every port of a machine proxied takes about 6 MiB.
@@ -195,6 +197,12 @@ pub struct ClientFile {
     pub log: Option<LogLevel>,
     /// As `--server`.
     pub server: Option<ServerUrl>,
+    /// As `--via`.
+    pub via: Option<via::Asked>,
+    /// What the upgrade says as `Host`.
+    pub host: Option<HostField>,
+    /// What else the upgrade says.
+    pub headers: UpgradeFields,
     /// As `--id`.
     pub id: Option<ClientId>,
     /// As `--token-file`, relative to this file.

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod limits;
 pub mod locate;
 pub mod memory;
+mod no_proxy;
 pub mod options;
 #[cfg_attr(not(feature = "tls"), path = "no_roots.rs")]
 pub mod roots;
@@ -25,9 +26,11 @@ pub mod spec;
 pub mod special;
 pub mod target;
 pub mod token;
+pub mod upgrade;
 pub mod url;
 pub mod users;
 pub mod value;
+pub mod via;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -48,9 +51,11 @@ pub use self::{
     spec::{Host, Kind, Spec},
     target::{SocketPath, Target},
     token::Token,
+    upgrade::{HostField, UpgradeFields},
     url::ServerUrl,
     users::Users,
     value::Invalid,
+    via::{ProxyUrl, Via},
 };
 
 /// Everything a server needs to know.
@@ -232,6 +237,12 @@ impl Grant {
 pub struct ClientConfig {
     /// Where its server is.
     pub server: ServerUrl,
+    /// How it is reached.
+    pub via: Via,
+    /// What the upgrade says as `Host`, if that is not what the URL says.
+    pub host: Option<HostField>,
+    /// What else the upgrade says.
+    pub headers: UpgradeFields,
     /// What it is called there.
     pub id: ClientId,
     /// What it proves to know. A client may connect without; the server refuses if it wants one.
@@ -263,6 +274,9 @@ impl ClientConfig {
     pub fn new(id: ClientId) -> Self {
         Self {
             server: server_default(),
+            via: Via::Direct,
+            host: None,
+            headers: UpgradeFields::default(),
             id,
             token: None,
             ca: None,

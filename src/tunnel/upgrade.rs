@@ -31,10 +31,16 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The request for `host` (as in the `Host` field) and `path`, and what its answer must match.
-    pub fn new(host: &str, path: &str, nonce: &Nonce) -> (Asking, String) {
+    /// The request for `host` (as in the `Host` field) and `path`, and what its answer must match. The
+    /// other fields are for whoever stands before the server; they are as good as what is written here.
+    pub fn new<'a>(
+        host: &str,
+        path: &str,
+        fields: impl Iterator<Item = (&'a str, &'a str)>,
+        nonce: &Nonce,
+    ) -> (Asking, String) {
         let key = generate_key();
-        let request = format!(
+        let mut request = format!(
             "GET {path} HTTP/1.1\r\n\
              Host: {host}\r\n\
              Connection: Upgrade\r\n\
@@ -42,9 +48,15 @@ impl Asking {
              Sec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {key}\r\n\
              Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
-             {NONCE_FIELD}: {}\r\n\r\n",
+             {NONCE_FIELD}: {}\r\n",
             to_hex(nonce)
         );
+        for (name, value) in fields {
+            for part in [name, ": ", value, "\r\n"] {
+                request.push_str(part);
+            }
+        }
+        request.push_str("\r\n");
         (Asking { key }, request)
     }
 
@@ -222,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_client_and_a_server_agree() {
-        let (asking, request) = Asking::new("127.0.0.1:7000", "/", &[1; 32]);
+        let (asking, request) = Asking::new("127.0.0.1:7000", "/", [].into_iter(), &[1; 32]);
         let upgrade = Upgrade::parse(request.as_bytes()).unwrap();
         assert_eq!(upgrade.nonce, [1; 32]);
         assert_eq!(
@@ -232,8 +244,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_gateway_wants_to_see_stands_beside_what_the_upgrade_says() {
+        let fields = [("X-Edge", "1"), ("Authorization", "Bearer x y")];
+        let (_, request) = Asking::new("h", "/tunnel", fields.into_iter(), &[1; 32]);
+        assert!(request.ends_with("\r\nX-Edge: 1\r\nAuthorization: Bearer x y\r\n\r\n"));
+        assert!(Upgrade::parse(request.as_bytes()).is_ok());
+    }
+
+    /// The longest that a configuration allows, each of them.
+    #[test]
+    fn a_server_reads_the_longest_upgrade_there_is() {
+        let host = format!(
+            "{}.{}.{}.{}:65535",
+            "a".repeat(63),
+            "a".repeat(63),
+            "a".repeat(63),
+            "a".repeat(61)
+        );
+        let path = format!("/{}", "p".repeat(1023));
+        let value = "v".repeat(2048 - 4 - 1);
+        let (_, request) = Asking::new(&host, &path, [("a", &*value)].into_iter(), &[1; 32]);
+        assert!(request.len() <= HEAD_LIMITS.bytes, "{}", request.len());
+        assert!(Upgrade::parse(request.as_bytes()).is_ok());
+    }
+
+    #[test]
     fn another_server_is_told_apart() {
-        let (asking, request) = Asking::new("h", "/", &[1; 32]);
+        let (asking, request) = Asking::new("h", "/", [].into_iter(), &[1; 32]);
         let good = Upgrade::parse(request.as_bytes()).unwrap().accept(&[2; 32]);
         for (from, to) in [
             ("Siding-Nonce", "Other"),
@@ -259,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_is_no_upgrade_gets_a_status() {
-        let (_, good) = Asking::new("h", "/", &[1; 32]);
+        let (_, good) = Asking::new("h", "/", [].into_iter(), &[1; 32]);
         let cases = [
             ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 426),
             (good.replace("siding.1", "siding.2"), 400),

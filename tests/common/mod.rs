@@ -11,6 +11,7 @@
     reason = "each test file is a crate of its own and uses its own part of this"
 )]
 
+mod connect_proxy;
 mod hosts;
 mod http;
 mod kernel;
@@ -38,6 +39,7 @@ use std::{
 };
 
 pub use self::{
+    connect_proxy::{ConnectProxy, Lead},
     hosts::{Host, Hosts},
     http::{Body, Ended, Exchange, HttpOrigin, HttpUser, Reply, Request, Then},
     kernel::{

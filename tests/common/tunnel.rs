@@ -62,6 +62,27 @@ impl Siding {
         Self::start_under(&[], arguments)
     }
 
+    /// As [`Siding::start`], with these variables, and none of those that name a proxy beside them.
+    pub fn start_with_variables<A: Into<OsString>>(
+        variables: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let ours = ["http", "https", "all", "no"].map(|word| format!("{word}_proxy"));
+        let unset = ours
+            .iter()
+            .flat_map(|name| [name.clone(), name.to_uppercase()])
+            .flat_map(|name| ["-u".to_owned(), name]);
+        let set = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let under: Vec<String> = ["env".to_owned()]
+            .into_iter()
+            .chain(unset)
+            .chain(set)
+            .collect();
+        Self::start_under(&under, arguments)
+    }
+
     /// As [`Siding::start`], with room for only `limit` descriptors.
     pub fn start_with_descriptors<A: Into<OsString>>(
         limit: usize,

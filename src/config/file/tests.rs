@@ -91,7 +91,11 @@ fn unknown_fields_are_answered_with_what_is_known_in_this_version() {
         server.contains("`listen`, `bind`, `token_file`, `cert`, `key`, `certificates`"),
         "{server}"
     );
-    for absent in ["admin", "via", "mode"] {
+    assert!(
+        client.contains("`server`, `via`, `host`, `headers`"),
+        "{client}"
+    );
+    for absent in ["admin", "mode"] {
         assert!(!server.contains(&format!("`{absent}`")), "{server}");
         assert!(!client.contains(&format!("`{absent}`")), "{client}");
     }
