@@ -10,9 +10,9 @@ use std::{
 };
 
 use common::{
-    AT_ONCE, HttpOrigin, Origin, PATIENCE, Siding, Sshd, Tunnel, connect, connect_from, curl,
-    echoes, expect_closed_at_once, expect_end, refusing, require, run, send_pattern,
-    wait_until_read,
+    AT_ONCE, Authority, HttpOrigin, Origin, PATIENCE, Siding, Sshd, Tunnel, connect, connect_from,
+    curl, echoes, expect_closed_at_once, expect_end, refusing, require, run, send_pattern,
+    tls_user, wait_until_read,
 };
 
 const USERS: &str = "alice:open sesame\n";
@@ -318,6 +318,29 @@ fn a_server_that_stops_does_not_wait_for_who_says_nothing() {
         let _ = user.read_to_end(&mut Vec::new());
     }
     assert!(tunnel.server.wait_within(PATIENCE).success());
+}
+
+#[test]
+fn it_is_spoken_inside_of_tls_too() {
+    let origin = Origin::echo();
+    let authority = Authority::new();
+    let tunnel = Tunnel::builder()
+        .secure(&authority)
+        .allow(origin.address().to_string())
+        .file("users", USERS)
+        .proxy_with("socks5:0", r#""tls": true, "users_file": "users""#, true)
+        .start();
+    let said = [&[5, 1, 2][..], LOGIN, &to(origin.address()), b"hello"].concat();
+    let heard = b"\x05\x02\x01\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00hello";
+    for size in [1, said.len()] {
+        let mut user = tls_user(authority.client(), tunnel.address(), "localhost");
+        for piece in said.chunks(size) {
+            user.write_all(piece).unwrap();
+        }
+        let mut got = vec![0; heard.len()];
+        user.read_exact(&mut got).unwrap();
+        assert_eq!(got, heard, "in pieces of {size}");
+    }
 }
 
 #[test]

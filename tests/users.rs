@@ -2,9 +2,16 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    time::Instant,
+};
 
-use common::{HttpOrigin, HttpUser, Origin, Siding, Then, Tunnel, connect_from, curl, run};
+use common::{
+    Authority, HttpOrigin, HttpUser, Origin, Siding, Then, Tunnel, connect_from, curl, run,
+    tls_user,
+};
 
 const USERS: &str = "# who may\nalice:open sesame\nzo\u{eb}:p\u{e4}ss:word\n";
 const OPTIONS: &str = r#""users_file": "users""#;
@@ -217,6 +224,39 @@ fn curl_knows_how_to_answer() {
         curl.args(["--proxy", &proxy]).args(words).arg(&target);
         let got = run(&mut curl, Vec::new(), common::PATIENCE).succeeded();
         assert_eq!(got.text(), "authorization None", "{words:?}");
+    }
+}
+
+#[test]
+fn a_password_may_be_asked_for_inside_of_tls() {
+    let origin = teller();
+    let authority = Authority::new();
+    let tunnel = Tunnel::builder()
+        .secure(&authority)
+        .allow(origin.address().to_string())
+        .file("users", USERS)
+        .proxy_with(
+            format!("http:0:{}", origin.address()),
+            r#""tls": true, "users_file": "users""#,
+            false,
+        )
+        .start();
+    let mut user = tls_user(authority.client(), tunnel.address(), "localhost");
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "401"),
+        (get(ALICE), "200"),
+        (get(WRONG), "401"),
+    ] {
+        user.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("None") && !answer.ends_with("needed\n") {
+            let mut some = [0; 1000];
+            let length = user.read(&mut some).unwrap();
+            assert_ne!(length, 0, "one connection for all: {answer}");
+            answer.push_str(str::from_utf8(&some[..length]).unwrap());
+        }
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&line), "{answer}");
     }
 }
 

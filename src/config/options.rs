@@ -150,7 +150,7 @@ impl ProxyOptions {
     /// choose the target is inside wherever the client is allowed to dial.
     pub fn exposed_to_strangers(&self, spec: &Spec, address: IpAddr) -> Option<Invalid> {
         let open = self.users.is_none() && self.allow_from.is_none();
-        let choose = spec.target.is_none();
+        let choose = matches!(spec.kind, Kind::Forward | Kind::Socks5);
         (choose && open && !address.to_canonical().is_loopback()).then(|| {
             Invalid::new(format!(
                 "a {} proxy on {address} would serve anybody who finds it: give it users_file or allow_from (in an object with spec), or let it listen on 127.0.0.1",

@@ -162,14 +162,8 @@ impl Users {
 
     /// Whether both lists name the same users. Their salts differ each time a file is read.
     pub fn names_as(&self, other: &Users) -> bool {
-        let names = |users: &Self| {
-            users
-                .0
-                .iter()
-                .map(|user| user.name.clone())
-                .collect::<Vec<_>>()
-        };
-        names(self) == names(other)
+        let ours = self.0.iter().map(|user| &user.name);
+        ours.eq(other.0.iter().map(|user| &user.name))
     }
 
     fn find(&self, name: &[u8]) -> Option<&User> {
