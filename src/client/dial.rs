@@ -484,7 +484,11 @@ impl Client {
         };
         match session {
             Ok(session) => {
-                io.start_tls(key, session);
+                let purpose = match found.whose {
+                    Whose::Link => Purpose::Link,
+                    Whose::Stream(_) => Purpose::SecureTarget,
+                };
+                io.start_tls(key, session, purpose);
                 self.secure(io, dial, key, peer, now);
             }
             Err(error) => {

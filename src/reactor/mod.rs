@@ -425,12 +425,16 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Speaks TLS on a connection from here on: what is read and written is plaintext. Nothing may
     /// be before [`Reactor::handshake`] says that it is complete.
-    pub fn start_tls(&mut self, key: Key, session: Session) {
+    pub fn start_tls(&mut self, key: Key, session: Session, purpose: Purpose) {
         if self.scratch.is_empty() {
             self.scratch = vec![0; tls::SCRATCH];
         }
         if let Some(socket) = self.socket(key) {
-            socket.tls = Some(Box::new(Tls::new(session)));
+            let unsent_max = match purpose {
+                Purpose::Link => tls::LINK_UNSENT_MAX,
+                _ => tls::UNSENT_MAX,
+            };
+            socket.tls = Some(Box::new(Tls::new(session, unsent_max)));
         }
     }
 

@@ -20,7 +20,7 @@ pub enum Session {}
 pub(super) struct Tls(Session);
 
 impl Tls {
-    pub fn new(session: Session) -> Tls {
+    pub fn new(session: Session, _: usize) -> Tls {
         Tls(session)
     }
 
@@ -65,5 +65,7 @@ impl Tls {
     }
 }
 
-/// Nothing is read for sessions.
+/// Nothing is read for sessions, nor written.
 pub(super) const SCRATCH: usize = 0;
+pub(super) const UNSENT_MAX: usize = 0;
+pub(super) const LINK_UNSENT_MAX: usize = 0;

@@ -45,8 +45,9 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub fn new(mut session: Session) -> Tls {
-        session.set_buffer_limit(Some(UNSENT_MAX));
+    /// At most `unsent_max` bytes of plaintext are taken to be sent at once.
+    pub fn new(mut session: Session, unsent_max: usize) -> Tls {
+        session.set_buffer_limit(Some(unsent_max));
         Tls {
             session,
             backlog: Vec::new(),
@@ -83,7 +84,7 @@ impl Tls {
             if !self.session.is_handshaking() {
                 return Ok(true);
             }
-            match self.feed(wire, scratch) {
+            match self.feed(wire, scratch, |_| false) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -104,19 +105,34 @@ impl Tls {
         scratch: &mut [u8],
     ) -> io::Result<usize> {
         loop {
-            match self.session.reader().read(into) {
-                Ok(read) => {
-                    // A session that fails does not say how much it has decrypted before.
-                    self.plaintext = self.plaintext.saturating_sub(read);
-                    return Ok(read);
-                }
+            match self.decrypted(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(io::Error::new(error.kind(), "cut off, TLS was not ended"));
-                }
-                Err(error) => return Err(error),
+                read => return read,
             }
-            self.feed(wire, scratch)?;
+            let mut got = 0;
+            self.feed(wire, scratch, |tls| {
+                // Record by record, so that what one look at the kernel brings goes straight to the reader.
+                got += tls.decrypted(&mut into[got..]).unwrap_or(0);
+                got < into.len()
+            })?;
+            if got > 0 {
+                return Ok(got);
+            }
+        }
+    }
+
+    /// Reads what the session has decrypted.
+    fn decrypted(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.session.reader().read(into) {
+            Ok(read) => {
+                // A session that fails does not say how much it has decrypted before.
+                self.plaintext = self.plaintext.saturating_sub(read);
+                Ok(read)
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(io::Error::new(error.kind(), "cut off, TLS was not ended"))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -179,7 +195,7 @@ impl Tls {
             if self.ended {
                 return Outlook::End;
             }
-            match self.feed(wire, scratch) {
+            match self.feed(wire, scratch, |_| false) {
                 // An end that the peer did not announce.
                 Ok(0) => return Outlook::Failed,
                 Ok(_) => {}
@@ -190,8 +206,14 @@ impl Tls {
     }
 
     /// Gives the session more ciphertext, and sends what it has to say to it. 0 is the end of the
-    /// stream.
-    fn feed(&mut self, wire: &mut impl Wire, scratch: &mut [u8]) -> io::Result<usize> {
+    /// stream. Whenever it holds as much plaintext as it may, `drain` takes of that and says whether it has
+    /// room for more; what the session cannot take in then waits here.
+    fn feed(
+        &mut self,
+        wire: &mut impl Wire,
+        scratch: &mut [u8],
+        mut drain: impl FnMut(&mut Tls) -> bool,
+    ) -> io::Result<usize> {
         if let Some(error) = &self.failed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
         }
@@ -208,7 +230,7 @@ impl Tls {
         }
         while !rest.is_empty() {
             // It takes no more while it holds a record's worth of plaintext.
-            if self.plaintext > PLAINTEXT_MAX {
+            if self.plaintext >= PLAINTEXT_MAX && !drain(self) {
                 self.backlog = rest.to_vec();
                 break;
             }
@@ -229,6 +251,7 @@ impl Tls {
                 }
             }
         }
+        drain(self);
         // Whether that works is for whoever writes to find out: what was read came before it.
         let _ = self.flush(wire);
         Ok(fed)
@@ -259,11 +282,14 @@ impl<W: Wire> Write for Sink<'_, W> {
     }
 }
 
-/// One read of the kernel: a record, the largest there is.
-pub(super) const SCRATCH: usize = 16 * 1024 + 256;
+/// One read of the kernel: four records of the largest size, as a link's batch takes.
+pub(super) const SCRATCH: usize = 4 * (16 * 1024 + 256);
 
 /// What may be written and unsent: one record.
-const UNSENT_MAX: usize = 16 * 1024;
+pub(super) const UNSENT_MAX: usize = 16 * 1024;
+
+/// On a link: a batch, which leaves by one system call then.
+pub(super) const LINK_UNSENT_MAX: usize = 66 * 1024;
 
 /// rustls takes no ciphertext while it holds more plaintext than this.
 const PLAINTEXT_MAX: usize = 16 * 1024;

@@ -19,7 +19,10 @@ use crate::{
     config::Kind,
     http::{Body, CONNECT_ESTABLISHED, Gather},
     key::Key,
-    reactor::{Deadline, Reactor, net::Net},
+    reactor::{
+        Deadline, Reactor,
+        net::{Net, Purpose},
+    },
     socks::{Code, Stage},
     tunnel::{
         control::{How, ProxyConnect, Reason},
@@ -121,7 +124,7 @@ impl Server {
         };
         let state = match session {
             Some(session) => {
-                io.start_tls(key, session);
+                io.start_tls(key, session, Purpose::SecureUser);
                 let at = now.instant + self.config.timeouts.handshake;
                 io.set_deadline(key, Deadline::At(at));
                 State::Securing(self.securing.begin(key, now.instant))

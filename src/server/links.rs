@@ -23,7 +23,10 @@ use crate::{
     config::ClientId,
     http::{Gather, Gathered},
     key::Key,
-    reactor::{Deadline, Flushed, Reactor, Session, net::Net},
+    reactor::{
+        Deadline, Flushed, Reactor, Session,
+        net::{Net, Purpose},
+    },
     tunnel::{
         Flush, Sent, Tunnel,
         control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
@@ -120,7 +123,7 @@ impl Links {
         io.prefer_latency(key);
         let state = match session {
             Some(session) => {
-                io.start_tls(key, session);
+                io.start_tls(key, session, Purpose::Link);
                 State::Securing
             }
             None => State::Upgrade(Gather::default()),

@@ -103,7 +103,7 @@ impl Pair {
         let mut server = ServerConnection::new(server).unwrap();
         server.set_buffer_limit(None);
         Pair {
-            tls: Tls::new(session.into()),
+            tls: Tls::new(session.into(), UNSENT_MAX),
             server,
             wire: Memory::new(most),
             scratch: vec![0; SCRATCH],
