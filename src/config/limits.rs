@@ -157,6 +157,26 @@ pub struct ServerLimits {
     /// millisecond of one core, so that more would not be served sooner.
     #[serde(deserialize_with = "concurrency")]
     pub user_handshakes: usize,
+    /// Users connected at a time; who comes beyond that is refused. 0, the default, is no limit: descriptors
+    /// and `memory_max` are limits already, at which users wait instead of being refused.
+    #[serde(deserialize_with = "users")]
+    pub connections: usize,
+    /// Users of one proxy, where its own `max_connections` does not say otherwise. 0, the default, is no
+    /// limit: nobody but its operator knows what a target bears, and how many proxies share the server.
+    #[serde(deserialize_with = "users")]
+    pub connections_per_proxy: usize,
+    /// Users of all proxies of one client. 0, the default, is no limit: with clients that do not know each
+    /// other a share of `connections` for each keeps one from taking all.
+    #[serde(deserialize_with = "users")]
+    pub connections_per_client: usize,
+    /// Users from one address, or from one /64 of IPv6. 0, the default, is no limit: behind a balancer, or a
+    /// provider's NAT, one address is all there is of thousands of honest users.
+    #[serde(deserialize_with = "users")]
+    pub connections_per_source: usize,
+    /// New users in a second from one address, or one /64 of IPv6, and as many new links. 0, the default, is
+    /// no limit, as above. A source that was quiet may come with two seconds' worth at once, 12 at least.
+    #[serde(deserialize_with = "rate")]
+    pub rate_per_source: u32,
 }
 
 impl Default for ServerLimits {
@@ -171,6 +191,11 @@ impl Default for ServerLimits {
             pipelined: 16 << 10,
             handshakes: 256,
             user_handshakes: 256,
+            connections: 0,
+            connections_per_proxy: 0,
+            connections_per_client: 0,
+            connections_per_source: 0,
+            rate_per_source: 0,
         }
     }
 }
@@ -332,6 +357,19 @@ fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::E
     count_within(deserializer, 1..=65_535)
 }
 
+/// Connections at a time, of however many addresses; 0 for any number.
+pub(super) fn users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    count_within(deserializer, 0..=USERS_MAX)
+}
+
+/// More descriptors than Linux gives a process (`fs.nr_open` is 2^20 by default).
+const USERS_MAX: usize = 1 << 24;
+
+/// Connections in a second, at most what one core could accept; 0 for any number.
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    count_within(deserializer, 0..=65_535).map(|rate| rate as u32)
+}
+
 /// As [`concurrency`], but none is an answer too.
 fn parked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     count_within(deserializer, 0..=65_535)
@@ -411,7 +449,8 @@ mod tests {
             read(
                 r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "request_line": 1025,
                 "chunk_extension": 0, "trailers": 1, "pipelined": 1026, "handshakes": 2,
-                "user_handshakes": 3 }"#
+                "user_handshakes": 3, "connections": 4, "connections_per_proxy": 5,
+                "connections_per_client": 6, "connections_per_source": 7, "rate_per_source": 8 }"#
             ),
             Ok(ServerLimits {
                 undelivered: 1 << 20,
@@ -423,6 +462,11 @@ mod tests {
                 pipelined: 1026,
                 handshakes: 2,
                 user_handshakes: 3,
+                connections: 4,
+                connections_per_proxy: 5,
+                connections_per_client: 6,
+                connections_per_source: 7,
+                rate_per_source: 8,
             })
         );
         assert_eq!(
@@ -477,6 +521,9 @@ mod tests {
             r#"{ "pipelined": 1048577 }"#,
             r#"{ "handshakes": 0 }"#,
             r#"{ "handshakes": 65536 }"#,
+            r#"{ "connections": 16777217 }"#,
+            r#"{ "connections_per_source": 16777217 }"#,
+            r#"{ "rate_per_source": 65536 }"#,
         ] {
             let reason = read::<ServerLimits>(json).expect_err(json);
             assert!(reason.contains("is outside"), "{json}: {reason}");

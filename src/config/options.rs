@@ -8,11 +8,12 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
     access::{self, Networks},
+    limits,
     routes::{Names, Paths, Routes},
     spec::{Host, Kind, Spec, split_outside_brackets},
     users::Users,
@@ -44,12 +45,23 @@ pub struct ProxyOptions {
     /// Whence they may not.
     #[serde(skip_serializing_if = "Networks::is_empty")]
     pub deny_from: Networks,
+    /// Users at a time, 0 for any number; as many as the server's `connections_per_proxy`, where it is
+    /// absent.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "connections"
+    )]
+    pub max_connections: Option<usize>,
     /// Where the users stand, relative to the configuration.
     #[serde(skip_serializing)]
     pub users_file: Option<PathBuf>,
     /// The users who may come in, as they were read from there; anybody may, where it is absent.
     #[serde(skip)]
     pub users: Option<Users>,
+}
+
+fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    limits::users(deserializer).map(Some)
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -362,6 +374,21 @@ mod tests {
                 unreachable!("each is an object")
             };
             assert!(ProxyOptions::from_json(&wire).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_connections_is_a_number() {
+        let read = |json: &str| serde_json::from_str::<ProxyOptions>(json);
+        let options = read(r#"{ "max_connections": 7 }"#).unwrap();
+        assert_eq!(options.max_connections, Some(7));
+        let said = options.to_json();
+        assert_eq!(said, *json!({ "max_connections": 7 }).as_object().unwrap());
+        assert_eq!(ProxyOptions::from_json(&said), Ok(options));
+        assert_eq!(read("{}").unwrap().max_connections, None);
+        for json in ["-1", "1.5", "\"7\"", "null", "16777217"] {
+            let json = format!(r#"{{ "max_connections": {json} }}"#);
+            assert!(read(&json).is_err(), "{json}");
         }
     }
 

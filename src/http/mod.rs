@@ -39,7 +39,9 @@ pub use forwarded::Forwarded;
 pub use framing::{Body, BodyError, Coding, Framing, Source, Step};
 pub use gather::{Gather, Gathered};
 pub use head::{Bad, FIELDS_MAX, HeadLimits, LEADING_EMPTY_LINES_MAX, Refused, Version, head_end};
-pub use reply::{CONNECT_ESTABLISHED, REASON_MAX, denial, end_of_forwarding, error_reply, phrase};
+pub use reply::{
+    CONNECT_ESTABLISHED, REASON_MAX, denial, end_of_forwarding, error_reply, phrase, turned_away,
+};
 pub use request::{Edits, Request, RequestTarget};
 pub use response::{Asked, KeepAlive, Kind, NotReusable, Response};
 

@@ -92,6 +92,14 @@ fn reply(
     }
 }
 
+/// Appends the answer to whoever has asked nothing yet and is not going to be heard; `wait` is when to come
+/// back. Without a body it is right for any method, HEAD included.
+pub fn turned_away(out: &mut Vec<u8>, status: u16, wait: Option<Duration>, unix: Duration) {
+    let wait = wait.map(|wait| (wait.as_secs() + 1).to_string());
+    let field = wait.as_deref().map(|wait| ("Retry-After", wait));
+    write_head(out, status, None, 0, field, true, unix);
+}
+
 /// Appends the answer to a request whose `Max-Forwards` has come to 0, as its final recipient: to
 /// TRACE the request as it was received, less what is secret (RFC 9110 §9.3.8), to OPTIONS nothing
 /// (§9.3.7). The connection closes after it: whatever of a body follows is not read.

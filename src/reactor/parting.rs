@@ -28,7 +28,12 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// As [`Reactor::linger`], for at most `longest` in all: a peer that goes on sending what nobody is
     /// there to read is told so by a reset.
     pub fn linger_at_most(&mut self, key: Key, longest: Duration) {
-        self.linger(key, longest);
+        self.farewell_at_most(key, &[], longest);
+    }
+
+    /// As [`Reactor::farewell`], and as [`Reactor::linger_at_most`] after it.
+    pub fn farewell_at_most(&mut self, key: Key, bytes: &[u8], longest: Duration) {
+        self.farewell(key, bytes, longest);
         let latest = self.now.instant + longest;
         // With something left to be written, the time runs from when it is.
         if let Some(socket) = self.sockets.get_mut(key.index as usize)

@@ -232,11 +232,8 @@ impl Server {
             // RFC 9110 §15.5.20.
             return refused(421, "nothing here is for this host and path");
         };
-        if self.enter(front, found, now) {
-            Ok(found)
-        } else {
-            refused(403, "not from this address")
-        }
+        self.enter(front, found, now)?;
+        Ok(found)
     }
 
     /// Where a request of this proxy goes.

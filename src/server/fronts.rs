@@ -4,6 +4,8 @@
 //! one exchange at a time, and becomes raw after CONNECT or an upgrade; one of SOCKS5 (see `socks`) once its
 //! target is connected.
 
+mod table;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -13,11 +15,17 @@ use std::{
 
 use log::{debug, info, trace};
 
-use super::{Owner, Server, handshakes::Handshake, socks};
+pub(super) use self::table::Fronts;
+use super::{
+    Owner, Server,
+    admission::{Full, Place},
+    handshakes::Handshake,
+    socks,
+};
 use crate::{
     clock::Now,
     config::Kind,
-    http::{Body, CONNECT_ESTABLISHED, Gather},
+    http::{Body, CONNECT_ESTABLISHED, Gather, Refused, turned_away},
     key::Key,
     reactor::{
         Deadline, Reactor,
@@ -41,6 +49,8 @@ pub(super) struct Front {
     pub user: UserId,
     /// Whence the user comes; an IPv4 address as a mapped one, which takes a word less than both kinds.
     address: Ipv6Addr,
+    /// What it takes of what there may be.
+    place: Place,
     pub state: State,
 }
 
@@ -107,46 +117,77 @@ impl Server {
         let Some(found) = self.proxies.find(proxy) else {
             return io.close(key);
         };
+        let users_max = found.users_max(self.config.limits.connections_per_proxy);
+        let admitted = self.fronts.admission.admit(proxy, &found.client, users_max);
+        let place = match admitted {
+            Ok(place) => place,
+            Err(full) => return self.turn_away(io, proxy, key, peer, full, now),
+        };
         let connected = self.users.after(now.unix.as_nanos() as u64);
         let user = UserId {
             port: found.address.port(),
             connected,
             exchange: 0,
         };
-        trace!("{user} from {peer} at proxy {}", found.id);
-        let session = if found.options.tls {
-            let Some(session) = self.tls.user(found.spec.kind.is_http()) else {
-                return io.close(key);
-            };
-            Some(session)
-        } else {
-            None
-        };
-        let state = match session {
-            Some(session) => {
-                io.start_tls(key, session, Purpose::SecureUser);
-                let at = now.instant + self.config.timeouts.handshake;
-                io.set_deadline(key, Deadline::At(at));
-                State::Securing(self.securing.begin(key, now.instant))
-            }
-            None => State::Head(Gather::default()),
-        };
-        let is_secure = matches!(state, State::Securing(_));
         let front = self.fronts.insert(Front {
             key,
             proxy,
             link: u32::MAX,
             user,
-            address: match peer.ip() {
-                IpAddr::V4(address) => address.to_ipv6_mapped(),
-                IpAddr::V6(address) => address,
-            },
-            state,
-        }) as u32;
-        io.set_owner(key, Owner::Front(front));
-        if !is_secure {
-            self.user_may_speak(io, front, now);
+            address: Ipv6Addr::UNSPECIFIED,
+            place,
+            state: State::Head(Gather::default()),
+        });
+        if let Err(full) = self.fronts.comes_from(front, peer.ip(), now.instant) {
+            self.fronts.remove(front as usize);
+            return self.turn_away(io, proxy, key, peer, full, now);
         }
+        trace!("{user} from {peer} at proxy {}", found.id);
+        io.set_owner(key, Owner::Front(front));
+        if !found.options.tls {
+            return self.user_may_speak(io, front, now);
+        }
+        let Some(session) = self.tls.user(found.spec.kind.is_http()) else {
+            self.fronts.remove(front as usize);
+            return io.close(key);
+        };
+        io.start_tls(key, session, Purpose::SecureUser);
+        let at = now.instant + self.config.timeouts.handshake;
+        io.set_deadline(key, Deadline::At(at));
+        let handshake = self.securing.begin(key, now.instant);
+        self.fronts[front as usize].state = State::Securing(handshake);
+    }
+
+    /// There is no place for a user. Where plain HTTP is spoken it is told so, unless too many are: before it
+    /// has said anything, so that the answer has no body and is right whatever is asked.
+    fn turn_away<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        proxy: u32,
+        key: Key,
+        peer: SocketAddr,
+        full: Full,
+        now: Now,
+    ) {
+        let Some(found) = self.proxies.find(proxy) else {
+            return io.close(key);
+        };
+        let admission = &mut self.fronts.admission;
+        if let Some(total) = admission.refused(full, now.instant) {
+            let address = peer.ip().to_canonical();
+            info!(
+                "proxy {}: refused a user from {address}, {full}, {total} so far",
+                found.id
+            );
+        }
+        let is_heard = found.spec.kind.is_http() && !found.options.tls;
+        if !is_heard || !admission.may_answer(now.instant) {
+            return io.close(key);
+        }
+        let (status, wait) = full.answer();
+        let mut answer = Vec::new();
+        turned_away(&mut answer, status, wait, now.unix);
+        io.farewell_at_most(key, &answer, self.config.timeouts.linger);
     }
 
     /// A user's bytes are its own from here on.
@@ -185,15 +226,32 @@ impl Server {
         io.close(self.fronts.remove(front as usize).key);
     }
 
-    /// The user of a front is meant for this proxy, one of those at its listener; whether it may come in
-    /// there.
-    pub(super) fn enter(&mut self, front: u32, proxy: u32, now: Now) -> bool {
-        let found = &mut self.fronts[front as usize];
-        found.proxy = proxy;
-        let address = found.address();
-        self.proxies
-            .find_mut(proxy)
-            .is_some_and(|proxy| proxy.admits(address, now))
+    /// The user of a front is meant for this proxy, one of those at its listener.
+    ///
+    /// # Errors
+    /// It may not come in there, with the status that says so.
+    pub(super) fn enter(&mut self, front: u32, proxy: u32, now: Now) -> Result<(), Refused> {
+        let refused = |status, reason| Err(Refused { status, reason });
+        let address = self.fronts[front as usize].address();
+        let Some(found) = self.proxies.find_mut(proxy) else {
+            return refused(503, "proxy closed");
+        };
+        if !found.admits(address, now) {
+            return refused(403, "not from this address");
+        }
+        let users_max = found.users_max(self.config.limits.connections_per_proxy);
+        match self.fronts.turn(front, proxy, &found.client, users_max) {
+            Ok(()) => Ok(()),
+            Err(full) => {
+                if let Some(total) = self.fronts.admission.refused(full, now.instant) {
+                    info!(
+                        "proxy {}: refused a user from {address}, {full}, {total} so far",
+                        found.id
+                    );
+                }
+                refused(full.answer().0, "as many users as there may be")
+            }
+        }
     }
 
     /// Goes on with the handshake of TLS.
@@ -537,6 +595,7 @@ impl Server {
     /// Closes the fronts of a proxy that is gone, but for those that carry a stream: they may finish,
     /// and have no proxy afterwards.
     pub(super) fn close_fronts_of<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
+        self.fronts.admission.proxy_gone(proxy);
         let of_proxy: Vec<u32> = self
             .fronts
             .iter()
@@ -582,7 +641,7 @@ mod tests {
     fn a_front_is_small() {
         let size = size_of::<Front>();
         println!("a front: {size} bytes");
-        assert!(size <= 64, "{size}");
+        assert!(size <= 72, "{size}");
         assert!(size_of::<Owner>() <= 8, "its label");
     }
 }

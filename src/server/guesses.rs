@@ -2,8 +2,8 @@
 //!
 //! Owns the count of wrong passwords of each address within a minute; past [`GUESSES_MAX`] not even the
 //! right one is looked at until the minute is over, or else guessing would only be slowed by the network.
-//! Of IPv6 the first 64 bits count, of which a household or a rented server has all addresses. It does not
-//! know what was guessed, nor where: whoever tries at one proxy has tried at all.
+//! Addresses of one [`Source`] are one. It does not know what was guessed, nor where: whoever tries at one
+//! proxy has tried at all.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,28 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::sources::Source;
+
 /// The addresses that were wrong within the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
     counts: HashMap<Source, u8>,
     /// When each was wrong first; since all minutes are equally long, also the order in which they end.
     since: VecDeque<(Source, Instant)>,
-}
-
-/// An IPv4 address, or the first half of an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4(u32),
-    V6(u64),
-}
-
-impl Source {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
 }
 
 impl Guesses {

@@ -7,15 +7,16 @@
 //! - `links`: from an accepted connection to a welcomed client, and what its frames mean.
 //! - `proxies`: which listeners there are, whose they are, and who serves them.
 //! - `guard`: whether a user has the right password, and how often it may be wrong.
-//! - `fronts`: one user's connection: raw here, HTTP in `exchange`.
-//! - `socks`, `sni`: what comes before a raw stream whose users are listened to first.
-//! - `secure`: TLS, towards either; `handshakes`: how many are under way.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`, SOCKS5 in `socks`.
+//! - `socks`, `sni`: what comes before a raw stream whose users are listened to first.
+//! - `admission`: how many users there may be; `sources`: how many of one address, and how fast.
+//! - `secure`: TLS, towards either; `handshakes`: how many are under way.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
 //! exchange of it. Slots in the slabs are named in [`Owner`] labels and in the mux; both are let go of
 //! before a slot is.
 
+mod admission;
 mod exchange;
 mod fronts;
 mod guard;
@@ -29,6 +30,7 @@ mod secure;
 #[cfg_attr(not(feature = "tls"), path = "no_sni.rs")]
 mod sni;
 mod socks;
+mod sources;
 
 use std::{
     collections::VecDeque,
@@ -39,16 +41,16 @@ use std::{
 };
 
 use log::{error, info, warn};
-use slab::Slab;
 
 use self::{
-    fronts::Front,
+    fronts::{Front, Fronts},
     guesses::Guesses,
     handshakes::{HANDSHAKE_PAUSE, Handshakes, Room},
     links::Links,
     proxies::Proxies,
     refusals::Refusals,
     secure::Acceptor,
+    sources::Sources,
 };
 use crate::{
     clock::Now,
@@ -90,13 +92,16 @@ pub struct Server {
     shared: Shared,
     links: Links,
     proxies: Proxies,
-    fronts: Slab<Front>,
+    fronts: Fronts,
     tls: Acceptor,
     /// Users between whom and us TLS does not stand yet.
     securing: Handshakes,
     users: Unique,
     /// Clients whose address may not connect.
     refused_clients: Refusals,
+    /// Clients whose address connects too often, and where links come from.
+    hasty_clients: Refusals,
+    link_sources: Sources,
     guesses: Guesses,
     /// Streams opened since the start.
     opened: u64,
@@ -162,11 +167,13 @@ impl Server {
             shared: lend::shared(config.memory_max, config.limits.undelivered, io),
             links: Links::new(config.limits.handshakes),
             proxies: Proxies::default(),
-            fronts: Slab::new(),
+            fronts: Fronts::new(&config.limits, now.instant),
             tls: Acceptor::new(config.identities.clone(), config.client_ca.clone()),
             securing: Handshakes::new(config.limits.user_handshakes),
             users: Unique::default(),
             refused_clients: Refusals::default(),
+            hasty_clients: Refusals::default(),
+            link_sources: Sources::new(0, config.limits.rate_per_source),
             guesses: Guesses::default(),
             opened: 0,
             ends: EndCounts::default(),
@@ -252,6 +259,15 @@ impl Server {
                         io.close(key);
                         continue;
                     }
+                    if self.link_sources.pass(peer.ip(), now.instant).is_err() {
+                        if let Some(total) = self.hasty_clients.count(now.instant) {
+                            info!(
+                                "link from {peer}: refused, its source connects too often (limits.rate_per_source), {total} so far"
+                            );
+                        }
+                        io.close(key);
+                        continue;
+                    }
                     let session = self.tls.link();
                     self.links.accepted(key, peer, session, io);
                     let at = now.instant + self.config.timeouts.handshake;
@@ -333,8 +349,8 @@ impl Server {
                 self.log_end(user, proxy, &ended, io.now());
             }
         }
-        for front in self.fronts.drain() {
-            io.abort(front.key);
+        for key in self.fronts.remove_all() {
+            io.abort(key);
         }
         self.securing.clear();
     }
@@ -359,6 +375,7 @@ impl Server {
     pub fn check_invariants(&mut self) {
         self.links.check_invariants(self.shared.budget.held());
         self.proxies.check_invariants();
+        self.fronts.check_invariants();
         for (link, client) in self.proxies.served() {
             let of = self.links.of_client(client);
             assert_eq!(of, Some(link), "a proxy is served by its own client's link");
@@ -464,9 +481,7 @@ impl<N: Net> Role<N> for Server {
         for link in later {
             self.schedule(link);
         }
-        if self.fronts.is_empty() && self.fronts.capacity() > TRIM_MIN {
-            self.fronts = Slab::new();
-        }
+        self.fronts.trim();
         self.end_if_drained(io);
         if self.stage == Stage::Leaving {
             // Quick peers have read the goodbye already, and no event will tell of it.
@@ -498,6 +513,3 @@ fn is_news(said: &mut Option<Instant>, now: Now) -> bool {
 
 /// How often a want is said: a server can live at its limits for hours.
 const WANT_EVERY: Duration = Duration::from_secs(60);
-
-/// A slab that a burst has filled is given back when it is empty again, if it was larger than this.
-const TRIM_MIN: usize = 1024;

@@ -477,6 +477,18 @@ impl Server {
 }
 
 impl Proxy {
+    /// How many users it may have, 0 for any number, where `limit` is what each may by default. A client may
+    /// ask for less than that, and not for more.
+    pub fn users_max(&self, limit: usize) -> usize {
+        match (self.options.max_connections, &self.origin) {
+            (None, _) => limit,
+            (Some(own), Origin::Configured) => own,
+            (Some(0), Origin::Exposed(_)) => limit,
+            (Some(own), Origin::Exposed(_)) if limit == 0 => own,
+            (Some(own), Origin::Exposed(_)) => own.min(limit),
+        }
+    }
+
     /// Whether a user who comes from `address` may come in. Who may not is counted, and said now and then.
     pub fn admits(&mut self, address: IpAddr, now: Now) -> bool {
         let admitted = self.options.admits(address);

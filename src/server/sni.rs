@@ -48,7 +48,8 @@ impl Server {
             let unknown = UNRECOGNIZED_NAME;
             return self.say_last(io, front, &unknown);
         };
-        if !self.enter(front, found, now) {
+        if let Err(refused) = self.enter(front, found, now) {
+            debug!("{user}: refused, {}", refused.reason);
             return self.close_front(io, front);
         }
         debug!("{user}: TLS for {name:?}");

@@ -1,0 +1,318 @@
+//! How many users there may be, and how fast they may come: over a limit they are refused at once, the others
+//! do not notice, and who has gone has given its place back.
+
+mod common;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Instant,
+};
+
+use common::{
+    AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, Siding, Then, Tunnel, connect,
+    connect_from, echoes, eventually, expect_closed_at_once, refusing, reset,
+};
+
+/// Sources that have nothing to do with each other.
+const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 1);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 2);
+
+#[test]
+fn a_raw_proxy_has_so_many_users_and_one_who_leaves_makes_room() {
+    let (origin, another) = (Origin::echo(), Origin::echo());
+    let tunnel = Tunnel::builder()
+        .server_config(r#"{ "limits": { "connections_per_proxy": 2 } }"#)
+        .to("tcp", origin.address())
+        .to("tcp", another.address())
+        .start();
+    let users = [tunnel.connect(), tunnel.connect()];
+    users.iter().for_each(echoes);
+    expect_closed_at_once(tunnel.address());
+    let line = tunnel.server.log().wait_for("refused a user");
+    assert!(line.contains("limits.connections_per_proxy"), "{line}");
+    assert!(line.ends_with(", 1 so far"), "{line}");
+    echoes(&connect(tunnel.proxy(1)));
+    users.iter().for_each(echoes);
+    drop(users);
+    all_in_the_end(2, || tunnel.connect());
+}
+
+#[test]
+fn an_http_user_without_a_place_is_told_so_whatever_it_asks() {
+    let origin = HttpOrigin::greeting();
+    let tunnel = Tunnel::builder()
+        .server_config(r#"{ "limits": { "connections": 1 } }"#)
+        .to("http", origin.address())
+        .start();
+    let mut user = HttpUser::connect(tunnel.address());
+    assert_eq!(user.get("/").status, 200);
+    for method in ["GET", "HEAD", "POST"] {
+        let mut refused = HttpUser::connect(tunnel.address());
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+        // The answer does not wait for it.
+        let _ = refused.try_send(request);
+        let reply = refused.reply(method);
+        assert_eq!((reply.status, reply.closes()), (503, true), "{method}");
+        assert!(reply.body.bytes.is_empty());
+        refused.expect_end();
+    }
+    assert_eq!(user.get("/").status, 200);
+    user.leave();
+    eventually("there is a place again", || {
+        let mut user = HttpUser::connect(tunnel.address());
+        let _ = user.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        (user.reply("GET").status == 200).then_some(())
+    });
+    assert_eq!(origin.requests().iter().sum::<usize>(), 3);
+}
+
+#[test]
+fn the_proxies_of_one_client_share_its_limit_and_another_client_has_its_own() {
+    let (origin, another) = (Origin::echo(), Origin::echo());
+    let other = format!("tcp:0:{}", origin.address());
+    let tunnel = Tunnel::builder()
+        .server_config(r#"{ "limits": { "connections_per_client": 2 } }"#)
+        .to("tcp", origin.address())
+        .to("tcp", another.address())
+        .start();
+    let mark = tunnel.server.log().mark();
+    let url = format!("ws://{}", tunnel.link());
+    let second = Siding::start(["client", "--id", "b", "--server", &url, "--expose", &other]);
+    second.log().wait_for(": open at ");
+    let line = tunnel.server.log().wait_for_since(mark, ": tcp on ");
+    let (_, rest) = line.split_once(" on ").expect("it says where");
+    let of_second: SocketAddr = rest.split(' ').next().unwrap().parse().unwrap();
+    let users = [connect(tunnel.proxy(0)), connect(tunnel.proxy(1))];
+    users.iter().for_each(echoes);
+    for proxy in [0, 1] {
+        expect_closed_at_once(tunnel.proxy(proxy));
+    }
+    tunnel
+        .server
+        .log()
+        .wait_for("limits.connections_per_client");
+    echoes(&connect(of_second));
+}
+
+#[test]
+fn a_proxy_may_have_more_or_less_than_the_others_and_a_client_asks_for_no_more() {
+    let origin = Origin::echo();
+    let target = origin.address();
+    let limits = r#""limits": { "connections_per_proxy": 2 }"#;
+    let spec = format!("tcp:0:{target}");
+    for (own, exposed, places) in [(1, false, 1), (3, false, 3), (1, true, 1), (3, true, 2)] {
+        let server = if exposed {
+            format!("{{ {limits} }}")
+        } else {
+            format!(
+                r#"{{ {limits}, "proxies": [ {{ "client": "{CLIENT}", "spec": "{spec}", "max_connections": {own} }} ] }}"#
+            )
+        };
+        let tunnel = Tunnel::builder()
+            .allow(target.to_string())
+            .proxy_with(
+                spec.clone(),
+                &format!(r#""max_connections": {own}"#),
+                exposed,
+            )
+            .server_config(server)
+            .start();
+        let users: Vec<TcpStream> = (0..places).map(|_| tunnel.connect()).collect();
+        users.iter().for_each(echoes);
+        expect_closed_at_once(tunnel.address());
+        tunnel.server.log().wait_for("max_connections");
+    }
+}
+
+#[test]
+fn a_source_has_so_many_connections_and_another_has_its_own() {
+    let (raw, http) = (Origin::echo(), HttpOrigin::greeting());
+    let tunnel = Tunnel::builder()
+        .server_config(r#"{ "limits": { "connections_per_source": 2 } }"#)
+        .to("tcp", raw.address())
+        .to("http", http.address())
+        .start();
+    let users = [ONE, ONE].map(|source| connect_from(source, tunnel.proxy(0)));
+    users.iter().for_each(echoes);
+    expect_gone(connect_from(ONE, tunnel.proxy(0)));
+    let mut refused = HttpUser::of(connect_from(ONE, tunnel.proxy(1)));
+    let reply = refused.reply("GET");
+    assert_eq!((reply.status, reply.field("retry-after")), (429, Some("6")));
+    refused.expect_end();
+    tunnel
+        .server
+        .log()
+        .wait_for("limits.connections_per_source");
+    let mut other = HttpUser::of(connect_from(OTHER, tunnel.proxy(1)));
+    assert_eq!(other.get("/").status, 200);
+    drop(users);
+    all_in_the_end(2, || connect_from(ONE, tunnel.proxy(0)));
+}
+
+#[test]
+fn a_source_that_comes_too_often_is_cheap_to_refuse_and_nobody_else_notices() {
+    const FLOOD: usize = 3_000;
+    let (raw, http) = (Origin::echo(), HttpOrigin::greeting());
+    let tunnel = Tunnel::builder()
+        .log("info")
+        .server_config(r#"{ "limits": { "rate_per_source": 1 } }"#)
+        .to("http", http.address())
+        .to("tcp", raw.address())
+        .start();
+    let honest = connect_from(OTHER, tunnel.proxy(1));
+    echoes(&honest);
+    let descriptors = tunnel.server.descriptors();
+    let memory = tunnel.server.resident_bytes("VmRSS:");
+    let start = Instant::now();
+    let (mut most, mut answers) = (0, 0);
+    for number in 0..FLOOD {
+        let mut flood = connect_from(ONE, tunnel.proxy(0));
+        let mut answer = [0; 12];
+        if number >= 12 && flood.read_exact(&mut answer).is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 429");
+            answers += 1;
+        }
+        if number % 100 == 0 {
+            most = most.max(tunnel.server.descriptors() - descriptors);
+            echoes(&honest);
+        }
+    }
+    let seconds = start.elapsed().as_secs() as usize + 1;
+    assert!(answers > 0, "a few are told why");
+    assert!(answers <= 100 * (seconds + 1), "{answers} in {seconds} s");
+    let lines = tunnel.server.log().count("limits.rate_per_source");
+    assert!((1..=seconds + 1).contains(&lines), "{lines} in {seconds} s");
+    assert!(most <= 12 + 300 + seconds, "{most} descriptors");
+    let grown = tunnel
+        .server
+        .resident_bytes("VmRSS:")
+        .saturating_sub(memory);
+    assert!(grown < 2 << 20, "{grown} bytes");
+    let mut user = HttpUser::of(connect_from(OTHER, tunnel.proxy(0)));
+    assert_eq!(user.get("/").status, 200);
+}
+
+#[test]
+fn links_of_one_source_come_so_often_too() {
+    let tunnel = Tunnel::builder()
+        .server_config(r#"{ "limits": { "rate_per_source": 1 } }"#)
+        .start();
+    let strangers: Vec<TcpStream> = (0..20).map(|_| connect_from(ONE, tunnel.link())).collect();
+    tunnel
+        .server
+        .log()
+        .wait_for("refused, its source connects too often");
+    let refused = strangers.into_iter().skip(14);
+    refused.for_each(expect_gone);
+    let mut other = connect_from(OTHER, tunnel.link());
+    other.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    other.read_exact(&mut [0; 12]).expect("it is heard");
+}
+
+#[test]
+fn a_place_is_given_back_however_its_user_goes() {
+    const PLACES: usize = 3;
+    let authority = Authority::new();
+    let (certificate, key) = authority.files(&["localhost"]);
+    let (raw, http) = (
+        Origin::echo(),
+        HttpOrigin::start(|exchange| match exchange.request.target.as_str() {
+            "/cut" => {
+                exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")?;
+                Ok(Then::Reset)
+            }
+            "/close" => {
+                exchange.send("HTTP/1.0 200 OK\r\n\r\nx")?;
+                Ok(Then::Close)
+            }
+            _ => exchange.greet(),
+        }),
+    );
+    let entry = |spec: String, more: &str| {
+        format!(r#"{{ "client": "{CLIENT}", "spec": "{spec}" {more} }}"#)
+    };
+    let specs = [
+        format!("tcp:0:{}", raw.address()),
+        format!("http:0:{}", http.address()),
+        format!("ssh:0:{}", refusing()),
+        "socks5:0".to_owned(),
+        format!("telnet:0:{}", raw.address()),
+    ];
+    let entries: Vec<String> = specs
+        .iter()
+        .map(|spec| {
+            let tls = spec.starts_with("telnet");
+            entry(spec.clone(), if tls { r#", "tls": true"# } else { "" })
+        })
+        .collect();
+    let config = format!(
+        r#"{{ "cert": "{}", "key": "{}", "proxies": [ {} ],
+        "limits": {{ "connections": {PLACES}, "head": 1024 }},
+        "timeouts": {{ "keep_alive": "50ms", "request_head": "50ms", "handshake": "2s", "linger": "50ms" }} }}"#,
+        certificate.display(),
+        key.display(),
+        entries.join(","),
+    );
+    let mut builder = Tunnel::builder()
+        .allow(raw.address().to_string())
+        .allow(http.address().to_string())
+        .url("wss://localhost:{port}")
+        .client_files("--ca", &authority.file());
+    for spec in &specs {
+        builder = builder.proxy_with(spec.clone(), "", false);
+    }
+    let tunnel = builder.server_config(config).start();
+    let [tcp, http, ssh, socks, telnet] = [0, 1, 2, 3, 4].map(|index| tunnel.proxy(index));
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    // More often than there are places: one that was kept would be missed.
+    for _ in 0..2 * PLACES {
+        drop(connect(tcp));
+        reset(connect(tcp));
+        for (proxy, said) in [
+            (http, String::new()),
+            (http, get("/cut")),
+            (http, get("/close")),
+            (http, get("/")),
+            (http, "nonsense\r\n\r\n".to_owned()),
+            (http, "GET / HTTP/1.1\r\n".to_owned()),
+            (http, format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2000))),
+            (ssh, String::new()),
+            (socks, String::new()),
+            (socks, "GET / HTTP/1.1\r\n\r\n".to_owned()),
+            (telnet, "no TLS, this is\r\n".to_owned()),
+        ] {
+            let mut user = eventually("there is a place", || {
+                let user = connect(proxy);
+                (&user).write_all(said.as_bytes()).ok().map(|()| user)
+            });
+            if proxy != telnet && proxy != socks || !said.is_empty() {
+                let _ = user.read_to_end(&mut Vec::new());
+            }
+        }
+    }
+    let users = all_in_the_end(PLACES, || connect(tcp));
+    expect_closed_at_once(tcp);
+    drop(users);
+}
+
+/// Users who are all served, once those before them are gone.
+fn all_in_the_end(count: usize, connect: impl Fn() -> TcpStream) -> Vec<TcpStream> {
+    let is_served =
+        |mut user: &TcpStream| user.write_all(b"?").is_ok() && matches!(user.read(&mut [0]), Ok(1));
+    eventually("there are places for all", || {
+        let users: Vec<TcpStream> = (0..count).map(|_| connect()).collect();
+        users.iter().all(is_served).then_some(users)
+    })
+}
+
+/// The user is let go at once, without an answer.
+fn expect_gone(mut user: TcpStream) {
+    let start = Instant::now();
+    match user.read(&mut [0]) {
+        Ok(0) => {}
+        Ok(_) => panic!("an answer"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
+    assert!(start.elapsed() < AT_ONCE);
+}
