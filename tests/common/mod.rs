@@ -12,6 +12,7 @@
 )]
 
 mod connect_proxy;
+mod haproxy;
 mod hosts;
 mod http;
 mod kernel;
@@ -24,7 +25,7 @@ mod scratch;
 mod sock_diag;
 mod tls;
 mod traffic;
-mod tunnel;
+pub mod tunnel;
 mod visitors;
 pub mod websocket;
 
@@ -40,6 +41,7 @@ use std::{
 
 pub use self::{
     connect_proxy::{ConnectProxy, Lead},
+    haproxy::Haproxy,
     hosts::{Host, Hosts},
     http::{Body, Ended, Exchange, HttpOrigin, HttpUser, Reply, Request, Then},
     kernel::{

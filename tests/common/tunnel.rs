@@ -334,6 +334,12 @@ impl Builder {
             .client_files("--ca", &authority.file())
     }
 
+    /// The server waits for clients there.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
     /// A file of the server's, and its flag.
     pub fn server_files(self, flag: &str, path: &Path) -> Self {
         self.server_argument(flag)
