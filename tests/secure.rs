@@ -8,13 +8,14 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     path::Path,
+    process::Command,
     thread,
     time::Instant,
 };
 
 use common::{
     Authority, HttpOrigin, HttpUser, Origin, PATIENCE, Scratch, Siding, TlsUser, Tunnel, connect,
-    curl, echoes, eventually, run, tls_user,
+    curl, echoes, eventually, require, run, tls_user,
 };
 
 /// The server's arguments for `certificate` and `key`.
@@ -271,6 +272,58 @@ fn the_certificate_is_that_of_the_name_asked_for_and_is_read_again_on_a_hangup()
         .wait_for("reload: certificates read again");
     echoes_over_tls(&mut old);
     assert_eq!(tunnel.server.log().count(": down ("), 0, "no link was lost");
+}
+
+#[test]
+fn openssl_speaks_to_a_listener_and_to_the_links() {
+    let Some(openssl) = require("openssl") else {
+        return;
+    };
+    let authority = Authority::new();
+    let http = HttpOrigin::greeting();
+    let target = http.address();
+    let tunnel = Tunnel::builder()
+        .allow(target.to_string())
+        .url("wss://localhost:{port}")
+        .client_files("--ca", &authority.file())
+        .server_config(format!(
+            r#"{{ {}, "proxies": [ {{ "client": "edge-1", "spec": "http:0:{target}", "tls": true }} ] }}"#,
+            shows(&authority.files(&["localhost"])),
+        ))
+        .start();
+    let proxy = tunnel.server.proxy_address(&format!("http:0:{target}"));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut command = Command::new(&openssl);
+        command.args([
+            "s_client",
+            "-quiet",
+            "-verify_return_error",
+            "-servername",
+            "localhost",
+        ]);
+        command.args(["-verify_hostname", "localhost", version]);
+        command.arg("-CAfile").arg(authority.file());
+        command.args(["-connect", &proxy.to_string()]);
+        let request = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let said = run(&mut command, request.to_vec(), PATIENCE);
+        assert!(
+            said.text().ends_with("GET /x on connection 1\n"),
+            "{version}: {} {}",
+            said.text(),
+            said.stderr
+        );
+    }
+    // What is too old is refused, on the clients' listener too.
+    let mut command = Command::new(&openssl);
+    command.args(["s_client", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]);
+    command.args(["-connect", &tunnel.link().to_string()]);
+    let said = run(&mut command, Vec::new(), PATIENCE);
+    assert!(
+        !said.text().contains("BEGIN CERTIFICATE"),
+        "{}",
+        said.text()
+    );
+    assert_eq!(tunnel.server.log().count(": down ("), 0);
 }
 
 #[test]

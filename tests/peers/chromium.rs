@@ -1,11 +1,13 @@
 //! Headless Chromium as a user: a page with many images, over several connections at a time, and a
 //! WebSocket; through `http` listeners, and through `forward` as its proxy.
 
-use std::process::Command;
+use std::{net::SocketAddr, process::Command};
 
 use crate::{
     SESSION,
-    common::{Nginx, PATIENCE, Scratch, Tunnel, obey_no_proxy, require, run},
+    common::{
+        Authority, CLIENT, Nginx, PATIENCE, Scratch, Tunnel, free_port, obey_no_proxy, require, run,
+    },
     node::Node,
 };
 
@@ -139,6 +141,68 @@ fn a_browser_with_siding_as_its_proxy_loads_http_and_https_pages() {
         };
         assert_eq!(result, widths, "{origin}");
     }
+    assert!(tunnel.server.log().count("stream user-") > 2);
+}
+
+#[test]
+fn a_browser_finds_each_of_two_sites_behind_one_tls_port_by_its_name() {
+    let (Some((one, widths)), Some(two)) = (gallery(), Nginx::start()) else {
+        return;
+    };
+    two.publish(
+        "gallery.html",
+        "<!DOCTYPE html><p id=\"result\">the other one</p>",
+    );
+    let authority = Authority::new();
+    let (certificate, key) = authority.files(&["one.test", "two.test", "localhost"]);
+    let port = free_port();
+    let entry = |host: &str, origin: SocketAddr| {
+        format!(
+            r#"{{ "client": "{CLIENT}", "spec": "http:{port}:{origin}", "hosts": [ "{host}" ], "tls": true }}"#
+        )
+    };
+    let tunnel = Tunnel::builder()
+        .secure(&authority)
+        .allow("127.0.0.1:*")
+        .server_config(format!(
+            r#"{{ "cert": "{}", "key": "{}", "proxies": [ {}, {} ] }}"#,
+            certificate.display(),
+            key.display(),
+            entry("one.test", one.plain()),
+            entry("two.test", two.plain())
+        ))
+        .start();
+    let arguments = [
+        "--host-resolver-rules=MAP *.test 127.0.0.1",
+        "--ignore-certificate-errors",
+    ];
+    for (host, expected) in [("one.test", &*widths), ("two.test", "the other one")] {
+        let Some(result) = result_of(&format!("https://{host}:{port}/gallery.html"), &arguments)
+        else {
+            return;
+        };
+        assert_eq!(result, expected, "{host}");
+    }
+    assert_eq!(tunnel.server.log().count("down ("), 0);
+}
+
+#[test]
+fn a_browser_with_siding_as_its_socks_proxy_leaves_names_to_the_client() {
+    let Some((nginx, widths)) = gallery() else {
+        return;
+    };
+    let port = nginx.plain().port();
+    let tunnel = Tunnel::builder()
+        .proxy("socks5:0")
+        .allow(format!("localhost:{port}"))
+        .start();
+    let proxy = format!("--proxy-server=socks5://{}", tunnel.address());
+    let arguments = [&*proxy, "--proxy-bypass-list=<-loopback>"];
+    let Some(result) = result_of(&format!("http://localhost:{port}/gallery.html"), &arguments)
+    else {
+        return;
+    };
+    assert_eq!(result, widths);
     assert!(tunnel.server.log().count("stream user-") > 2);
 }
 
