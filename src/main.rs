@@ -24,8 +24,21 @@ fn main() -> ExitCode {
     };
     log_to_stderr(level.to_level_filter());
     let ended = match command {
-        Command::Server(config) => run::server(*config),
-        Command::Client(config) => run::client(*config),
+        // What was typed is read once more, and so are the files that it names.
+        Command::Server(config) => run::server(
+            *config,
+            Box::new(|| match again()? {
+                Command::Server(config) => Ok(*config),
+                _ => Err(NOT_THE_SAME.into()),
+            }),
+        ),
+        Command::Client(config) => run::client(
+            *config,
+            Box::new(|| match again()? {
+                Command::Client(config) => Ok(*config),
+                _ => Err(NOT_THE_SAME.into()),
+            }),
+        ),
         #[cfg(feature = "demo")]
         Command::Demo => siding::demo::run(),
     };
@@ -37,6 +50,17 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// What the arguments mean by now; the error is what a start would have said.
+fn again() -> Result<Command, String> {
+    match cli::parse(env::args_os()) {
+        Parsed::Run(command, _) => Ok(command),
+        Parsed::Exit { text, .. } => Err(text),
+    }
+}
+
+/// Arguments do not change while a process runs.
+const NOT_THE_SAME: &str = "the arguments mean another role now";
 
 /// Help goes to standard output, complaints to standard error; whether anyone listens is no matter.
 fn exit(text: &str, code: u8) -> ExitCode {

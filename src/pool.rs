@@ -167,16 +167,21 @@ const TARGET: usize = 0;
 /// The list of all entries.
 const ALL: usize = 1;
 
+impl PoolLimits {
+    fn clamped(self) -> PoolLimits {
+        PoolLimits {
+            idle: self.idle.min(LIMIT_MAX),
+            age: self.age.min(LIMIT_MAX),
+            ..self
+        }
+    }
+}
+
 impl<K: Eq + Hash + Clone> Pool<K> {
     /// An empty pool, which allocates when it is first used.
     pub fn new(limits: PoolLimits) -> Self {
-        let limits = PoolLimits {
-            idle: limits.idle.min(LIMIT_MAX),
-            age: limits.age.min(LIMIT_MAX),
-            ..limits
-        };
         Self {
-            limits,
+            limits: limits.clamped(),
             closed: false,
             targets: HashMap::new(),
             buckets: Vec::new(),
@@ -274,6 +279,15 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         while let Some(oldest) = self.end_of(self.newest, ALL) {
             into.push(self.evict(oldest, Eviction::Drained));
         }
+    }
+
+    /// Other limits from now on; all that is parked is given up, since whom it leads to was found out under
+    /// the old ones. To be closed by the caller.
+    pub fn set_limits(&mut self, limits: PoolLimits, into: &mut Vec<Key>) {
+        while let Some(oldest) = self.end_of(self.newest, ALL) {
+            into.push(self.evict(oldest, Eviction::Drained));
+        }
+        self.limits = limits.clamped();
     }
 
     /// Counts a connection that was not even offered, because [`refusal`] named a reason.

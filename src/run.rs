@@ -7,30 +7,32 @@ use std::time::Duration;
 
 use crate::{
     client::Client,
-    config::{ClientConfig, ServerConfig},
+    config::{ClientConfig, ServerConfig, Source},
     reactor::{Reactor, mio_net::MioNet},
     server::Server,
 };
 
-/// Runs a server until it is asked to end.
+/// Runs a server until it is asked to end. `source` is where its configuration came from.
 ///
 /// # Errors
 /// A listener could not be had, or the event loop failed.
-pub fn server(config: ServerConfig) -> Result<(), String> {
+pub fn server(config: ServerConfig, source: Source<ServerConfig>) -> Result<(), String> {
     let mut reactor = reactor(config.spin)?;
     let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
+    server.reads_from(source);
     reactor
         .run(&mut server)
         .map_err(|error| format!("event loop: {error}"))
 }
 
-/// Runs a client until it is asked to end.
+/// Runs a client until it is asked to end. `source` is where its configuration came from.
 ///
 /// # Errors
 /// The event loop failed.
-pub fn client(config: ClientConfig) -> Result<(), String> {
+pub fn client(config: ClientConfig, source: Source<ClientConfig>) -> Result<(), String> {
     let mut reactor = reactor(config.spin)?;
     let mut client = Client::start(config, &mut reactor);
+    client.reads_from(source);
     reactor
         .run(&mut client)
         .map_err(|error| format!("event loop: {error}"))

@@ -13,7 +13,7 @@ use std::{
 
 use log::{Level, error, info, log, warn};
 
-use super::{Client, Owner, dial::Whose, upstream::Upstream};
+use super::{Client, Owner, dial::Whose, exposures::Answered, upstream::Upstream};
 use crate::{
     clock::Now,
     http::{Gather, Gathered},
@@ -24,7 +24,7 @@ use crate::{
     },
     tunnel::{
         Flush, Sent, Tunnel,
-        control::{Hello, ProxyOpen, ProxyOpened, Reason, Welcome},
+        control::{Hello, ProxyOpened, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
         mux::{Happened, Mux, Side},
@@ -364,7 +364,8 @@ impl Client {
         match (kind, &mut self.connection) {
             (Kind::Welcome, Connection::Hello(..)) => self.welcome(io, &parse(payload)?, now),
             (Kind::ProxyOpened, Connection::Up(..)) => {
-                self.proxy_opened(&parse(payload)?);
+                let opened = parse(payload)?;
+                self.proxy_opened(&opened);
                 Ok(())
             }
             (Kind::Goaway, Connection::Up(tunnel, _)) => {
@@ -412,12 +413,8 @@ impl Client {
         info!("link {}: up to {}", self.config.id, self.config.server);
         tunnel.link.welcomed();
         tunnel.mux.welcomed(welcome.window);
-        for (request, exposed) in self.config.expose.iter().enumerate() {
-            let open = ProxyOpen {
-                request: request as u32,
-                spec: exposed.spec.to_string(),
-                options: exposed.options.to_json(),
-            };
+        self.closes = welcome.closes;
+        for open in self.exposures.ask() {
             tunnel.mux.control(Kind::ProxyOpen, &open);
         }
         io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline()));
@@ -426,10 +423,18 @@ impl Client {
         Ok(())
     }
 
-    fn proxy_opened(&self, opened: &ProxyOpened) {
-        let spec = match self.config.expose.get(opened.request as usize) {
-            Some(exposed) => exposed.spec.to_string(),
-            None => return,
+    fn proxy_opened(&mut self, opened: &ProxyOpened) {
+        let spec = match self.exposures.answered(opened) {
+            Answered::Wish(spec) => spec,
+            Answered::Nobody(close) => {
+                if let (Some(close), true) = (close, self.closes)
+                    && let Some(tunnel) = self.connection.tunnel()
+                {
+                    tunnel.mux.control(Kind::ProxyClose, &close);
+                    self.schedule();
+                }
+                return;
+            }
         };
         // The server's words, for the log: nothing but printable ones.
         let printable =

@@ -18,6 +18,8 @@ mod carried;
 mod connection;
 mod detour;
 mod dial;
+mod exposures;
+mod reload;
 mod respond;
 mod reuse;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
@@ -30,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{Level, debug, error, info, log_enabled, warn};
+use log::{Level, debug, info, log_enabled, warn};
 use slab::Slab;
 
 use self::{
@@ -38,15 +40,17 @@ use self::{
     carried::{Carried, State},
     connection::Connection,
     dial::Dials,
+    exposures::Exposures,
+    reload::pool_limits,
     secure::Trust,
     upstream::{Places, Upstream},
 };
 use crate::{
     clock::Now,
-    config::{ClientConfig, PoolMode, Via},
+    config::{ClientConfig, Source, Via},
     key::Key,
     lend,
-    pool::{self, Pool, PoolLimits, Slot},
+    pool::{self, Pool, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
     stage::Stage,
     tunnel::{
@@ -79,6 +83,11 @@ pub enum Owner {
 /// The client.
 pub struct Client {
     config: Rc<ClientConfig>,
+    /// Where it was read from, to be read again.
+    source: Option<Source<ClientConfig>>,
+    exposures: Exposures,
+    /// The present server closes a proxy when it is asked to.
+    closes: bool,
     shared: Shared,
     connection: Connection,
     backoff: Backoff,
@@ -127,15 +136,7 @@ impl Client {
             tls: Trust::new("--target-ca", config.target_ca.clone(), None),
             link_tls: Trust::new("--ca", config.ca.clone(), config.identity.clone()),
             carried: Slab::new(),
-            pool: Pool::new(PoolLimits {
-                max_idle: match config.pool.mode {
-                    PoolMode::Safe | PoolMode::Always => config.pool.max_idle,
-                    PoolMode::Never => 0,
-                },
-                max_idle_per_target: config.pool.max_idle_per_target,
-                idle: config.pool.idle,
-                age: config.pool.age,
-            }),
+            pool: Pool::new(pool_limits(&config)),
             places: Places::new(
                 config.pool.max_active_per_target,
                 config.pool.queue_per_target,
@@ -147,6 +148,9 @@ impl Client {
             scratch: vec![0; SCRATCH].into(),
             scheduled: false,
             stage: Stage::Running,
+            source: None,
+            closes: false,
+            exposures: Exposures::new(&config.expose),
             config: Rc::new(config),
         };
         let now = io.now();
@@ -166,6 +170,11 @@ impl Client {
                 warn!("link {id}: the variable {name} is not used: {reason}");
             }
         }
+    }
+
+    /// From where to read the configuration again when the operator asks for it.
+    pub fn reads_from(&mut self, source: Source<ClientConfig>) {
+        self.source = Some(source);
     }
 
     /// What it has done so far.
@@ -383,16 +392,8 @@ impl<N: Net> Role<N> for Client {
         self.name_resolved(io, name, found, now);
     }
 
-    fn reload(&mut self, _: &mut Reactor<N, Owner>, _: Now) {
-        match (self.link_tls.again(), self.tls.again()) {
-            (Ok(link), Ok(targets)) => {
-                (self.link_tls, self.tls) = (link, targets);
-                info!("reload: certificates read again");
-            }
-            (Err(reason), _) | (_, Err(reason)) => {
-                error!("reload: nothing changed: {reason}");
-            }
-        }
+    fn reload(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        self.read_again(io, now);
     }
 
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

@@ -1,7 +1,7 @@
 //! In the place of `secure` where siding is built without TLS.
 
 use crate::{
-    config::{Host, Identity, Invalid, Roots},
+    config::{Host, Identity, Roots},
     reactor::Session,
 };
 
@@ -11,12 +11,6 @@ pub(super) struct Trust;
 impl Trust {
     pub fn new(_: &'static str, _: Option<Roots>, _: Option<Identity>) -> Trust {
         Trust
-    }
-
-    /// # Errors
-    /// None: there is nothing to read.
-    pub fn again(&self) -> Result<Trust, Invalid> {
-        Ok(Trust)
     }
 
     /// # Errors

@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use crate::{
-    config::{Host, Identity, Invalid, Roots},
+    config::{Host, Identity, Roots},
     reactor::Session,
 };
 
@@ -41,16 +41,6 @@ impl Trust {
             flag,
             config: None,
         }
-    }
-
-    /// As the files are now, and without what was remembered of earlier sessions.
-    ///
-    /// # Errors
-    /// One of them cannot be used.
-    pub fn again(&self) -> Result<Trust, Invalid> {
-        let added = self.added.as_ref().map(Roots::again).transpose()?;
-        let identity = self.identity.as_ref().map(Identity::again).transpose()?;
-        Ok(Trust::new(self.flag, added, identity))
     }
 
     /// A session with a target, which has to show a certificate for the name that it was asked for by.

@@ -18,7 +18,6 @@ use super::{Invalid, roots::read_pem};
 #[derive(Clone)]
 pub struct Identity {
     certificate: PathBuf,
-    key: PathBuf,
     certified: Arc<CertifiedKey>,
 }
 
@@ -49,17 +48,8 @@ impl Identity {
             })?;
         Ok(Identity {
             certificate: certificate.to_owned(),
-            key: key.to_owned(),
             certified: Arc::new(certified),
         })
-    }
-
-    /// What the files hold now.
-    ///
-    /// # Errors
-    /// As [`Identity::read`].
-    pub fn again(&self) -> Result<Identity, Invalid> {
-        Identity::read(&self.certificate, &self.key)
     }
 
     /// What TLS needs of it.

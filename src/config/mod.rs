@@ -58,6 +58,9 @@ pub use self::{
     via::{ProxyUrl, Via},
 };
 
+/// Reads a configuration again, as it was read at the start; the error is what to tell the operator.
+pub type Source<C> = Box<dyn FnMut() -> Result<C, String>>;
+
 /// Everything a server needs to know.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -54,14 +54,6 @@ impl Roots {
         })
     }
 
-    /// What the file holds now.
-    ///
-    /// # Errors
-    /// As [`Roots::read`].
-    pub fn again(&self) -> Result<Roots, Invalid> {
-        Roots::read(&self.path)
-    }
-
     /// The certificates, in the order of the file.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates

@@ -98,6 +98,14 @@ impl Admission {
         }
     }
 
+    /// What there may be from now on; those who are there stay.
+    pub fn set_limits(&mut self, limits: &ServerLimits) {
+        self.connections_max = limits.connections;
+        self.client_max = limits.connections_per_client;
+        self.sources
+            .set_limits(limits.connections_per_source, limits.rate_per_source);
+    }
+
     /// Takes a place for a user of this proxy, which is this client's and has no more than `proxy_max` users
     /// (0: any number).
     ///

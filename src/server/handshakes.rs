@@ -48,6 +48,11 @@ impl Handshakes {
         }
     }
 
+    /// How many there may be from now on.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     pub fn len(&self) -> usize {
         self.begun.len()
     }

@@ -29,7 +29,7 @@ use crate::{
     },
     tunnel::{
         Flush, Sent, Tunnel,
-        control::{Goaway, Hello, ProxyOpen, Reason, Welcome},
+        control::{Goaway, Hello, ProxyClose, ProxyOpen, Reason, Welcome},
         frame::Kind,
         link::{CloseReason, Link, LinkError},
         mux::{Happened, Mux, Orphan, Side},
@@ -158,6 +158,14 @@ impl Links {
     /// Which link takes a client's new streams.
     pub fn of_client(&self, client: &ClientId) -> Option<u32> {
         self.by_client.get(client).copied()
+    }
+
+    /// The clients that there are, and their links.
+    pub fn of_clients(&self) -> Vec<(ClientId, u32)> {
+        let clients = self.by_client.iter();
+        clients
+            .map(|(client, link)| (client.clone(), *link))
+            .collect()
     }
 
     /// Tells every client that no new streams come; which links have to say so.
@@ -511,6 +519,12 @@ impl Server {
                 self.schedule(link);
                 Ok(())
             }
+            (Kind::ProxyClose, State::Up { client, .. }) => {
+                let client = client.clone();
+                let close = parse::<ProxyClose>(payload)?;
+                self.close_exposed(io, &client, &close.proxy_id);
+                Ok(())
+            }
             (
                 Kind::Goaway,
                 State::Up {
@@ -573,6 +587,7 @@ impl Server {
             proof,
             window: self.shared.budget.window_initial(),
             version: env!("CARGO_PKG_VERSION").into(),
+            closes: true,
         };
         let peer = entry.peer;
         let key = entry.key;
@@ -655,7 +670,7 @@ impl Server {
     }
 
     /// Tells the peer why and closes, so that what we say arrives.
-    fn close_link<N: Net>(
+    pub(super) fn close_link<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
         link: u32,

@@ -25,6 +25,7 @@ mod handshakes;
 mod links;
 mod proxies;
 mod refusals;
+mod reload;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
 #[cfg_attr(not(feature = "tls"), path = "no_sni.rs")]
@@ -40,7 +41,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{error, info, warn};
+use log::{info, warn};
 
 use self::{
     fronts::{Front, Fronts},
@@ -54,7 +55,7 @@ use self::{
 };
 use crate::{
     clock::Now,
-    config::{ClientId, ServerConfig, Spec},
+    config::{ClientId, ServerConfig, Source, Spec},
     key::Key,
     lend,
     reactor::{
@@ -89,6 +90,8 @@ pub enum Owner {
 /// The server.
 pub struct Server {
     config: Rc<ServerConfig>,
+    /// Where it was read from, to be read again.
+    source: Option<Source<ServerConfig>>,
     shared: Shared,
     links: Links,
     proxies: Proxies,
@@ -185,6 +188,7 @@ impl Server {
             crowded: None,
             stage: Stage::Running,
             config: config.clone(),
+            source: None,
         };
         for entry in &config.proxies {
             server
@@ -197,6 +201,11 @@ impl Server {
                 })?;
         }
         Ok(server)
+    }
+
+    /// From where to read the configuration again when the operator asks for it.
+    pub fn reads_from(&mut self, source: Source<ServerConfig>) {
+        self.source = Some(source);
     }
 
     /// How many users are connected.
@@ -454,14 +463,8 @@ impl<N: Net> Role<N> for Server {
         }
     }
 
-    fn reload(&mut self, _: &mut Reactor<N, Owner>, _: Now) {
-        match self.tls.again() {
-            Ok(acceptor) => {
-                self.tls = acceptor;
-                info!("reload: {} certificates read again", self.tls.len());
-            }
-            Err(reason) => error!("reload: nothing changed: {reason}"),
-        }
+    fn reload(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        self.read_again(io, now);
     }
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {

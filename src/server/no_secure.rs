@@ -1,7 +1,7 @@
 //! In the place of `secure` where siding is built without TLS.
 
 use crate::{
-    config::{Identity, Invalid, Roots},
+    config::{Identity, Roots},
     reactor::Session,
 };
 
@@ -11,12 +11,6 @@ pub(super) struct Acceptor;
 impl Acceptor {
     pub fn new(_: Vec<Identity>, _: Option<Roots>) -> Acceptor {
         Acceptor
-    }
-
-    /// # Errors
-    /// None: there is nothing to read.
-    pub fn again(&self) -> Result<Acceptor, Invalid> {
-        Ok(Acceptor)
     }
 
     pub fn len(&self) -> usize {

@@ -4,6 +4,8 @@
 //! for it: open until its client was away for [`AWAY_MAX`]). A port belongs to the client that opened
 //! it first; a newer link of that client finds its proxies as they were.
 
+mod reload;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -321,7 +323,8 @@ impl Proxies {
         let listener = &mut self.listeners[gone.listener as usize];
         listener.proxies.retain(|index| *index != proxy);
         if listener.proxies.is_empty() {
-            io.close(listener.key);
+            // At once: another proxy may want the port in this very turn.
+            io.close_now(listener.key);
             self.listeners.remove(gone.listener as usize);
         }
         Some(gone)
@@ -439,8 +442,7 @@ impl Server {
             {
                 io.close(timer);
             }
-            proxy.remote_host = wish.spec.target.as_ref().map(Target::remote_host);
-            (proxy.spec, proxy.options) = (wish.spec, wish.options);
+            proxy.lead(wish);
             proxy.link = Some(link);
             return Ok(same);
         }
@@ -463,6 +465,31 @@ impl Server {
             .map_err(|error| format!("{text}: cannot listen on {address}: {error}"))
     }
 
+    /// A client wants one of its proxies no more. One that is not there, or not its own, is nobody's loss:
+    /// it may have been closed a moment ago.
+    pub(super) fn close_exposed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        client: &ClientId,
+        proxy_id: &str,
+    ) {
+        let found = self.proxies.slab.iter().find(|(_, proxy)| {
+            proxy.client == *client
+                && matches!(proxy.origin, Origin::Exposed(_))
+                && proxy.id.to_string() == proxy_id
+        });
+        let Some(proxy) = found.map(|(index, _)| index as u32) else {
+            return;
+        };
+        if let Some(gone) = self.proxies.remove(proxy, io) {
+            info!("proxy {}: closed, its client wants it no more", gone.id);
+            if let Origin::Exposed(Some(timer)) = gone.origin {
+                io.close(timer);
+            }
+            self.close_fronts_of(io, proxy);
+        }
+    }
+
     /// An exposed proxy's client stayed away: its port is free again.
     pub(super) fn proxy_abandoned<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
         let Some(gone) = self.proxies.remove(proxy, io) else {
@@ -477,6 +504,12 @@ impl Server {
 }
 
 impl Proxy {
+    /// From now on it is this; its listener stays, and so do its sessions.
+    fn lead(&mut self, wish: Exposed) {
+        self.remote_host = wish.spec.target.as_ref().map(Target::remote_host);
+        (self.spec, self.options) = (wish.spec, wish.options);
+    }
+
     /// How many users it may have, 0 for any number, where `limit` is what each may by default. A client may
     /// ask for less than that, and not for more.
     pub fn users_max(&self, limit: usize) -> usize {

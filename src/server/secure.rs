@@ -1,7 +1,7 @@
 //! TLS as the server speaks it: to clients on the link, and to users where a proxy says so.
 //!
-//! It owns the certificates and who may present one, and knows no socket. Everything is read again when
-//! the operator asks for it; sessions that stand keep what they began with.
+//! It owns the certificates and who may present one, and knows no socket. With a new configuration there is
+//! a new one of it; sessions that stand keep what they began with.
 
 use std::sync::Arc;
 
@@ -19,14 +19,13 @@ use rustls::{
 };
 
 use crate::{
-    config::{Identity, Invalid, Roots},
+    config::{Identity, Roots},
     reactor::Session,
 };
 
 /// What sessions are made of.
 pub(super) struct Acceptor {
-    identities: Vec<Identity>,
-    client_ca: Option<Roots>,
+    certificates: usize,
     sessions: Option<Sessions>,
 }
 
@@ -40,28 +39,15 @@ struct Sessions {
 impl Acceptor {
     /// Speaks as `identities`, the first by default; not at all where there are none.
     pub fn new(identities: Vec<Identity>, client_ca: Option<Roots>) -> Acceptor {
-        let sessions = Sessions::new(&identities, client_ca.as_ref());
         Acceptor {
-            identities,
-            client_ca,
-            sessions,
+            certificates: identities.len(),
+            sessions: Sessions::new(&identities, client_ca.as_ref()),
         }
-    }
-
-    /// As the files are now.
-    ///
-    /// # Errors
-    /// One of them cannot be used.
-    pub fn again(&self) -> Result<Acceptor, Invalid> {
-        let identities = self.identities.iter().map(Identity::again);
-        let identities = identities.collect::<Result<Vec<_>, _>>()?;
-        let client_ca = self.client_ca.as_ref().map(Roots::again).transpose()?;
-        Ok(Acceptor::new(identities, client_ca))
     }
 
     /// How many certificates there are.
     pub fn len(&self) -> usize {
-        self.identities.len()
+        self.certificates
     }
 
     /// A session with whoever may be a client; `None` where links are plain.

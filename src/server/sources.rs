@@ -87,6 +87,16 @@ impl Sources {
         }
     }
 
+    /// What there may be from now on. Who is there and was not counted is not counted later.
+    pub fn set_limits(&mut self, connections_max: usize, rate: u32) {
+        (self.connections_max, self.rate) = (connections_max, rate);
+        if rate == 0 {
+            while let Some((_, index)) = self.idle.pop_first() {
+                self.forget(index);
+            }
+        }
+    }
+
     /// One more from this address.
     ///
     /// # Errors

@@ -34,6 +34,24 @@ pub struct Welcome {
     pub window: u32,
     /// The program's version, for the log.
     pub version: String,
+    /// The server knows proxy_close.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub closes: bool,
+}
+
+/// The client wants a listener no more that it has asked for: who waits for a request there goes, sessions
+/// may finish.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProxyClose {
+    /// The proxy's name, as proxy_opened has said it.
+    pub proxy_id: String,
+}
+
+impl ProxyClose {
+    /// Of the proxy that is called so.
+    pub fn of(proxy_id: String) -> ProxyClose {
+        ProxyClose { proxy_id }
+    }
 }
 
 /// The client asks for a listener.

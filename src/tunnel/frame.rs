@@ -22,6 +22,7 @@
 //! | 9    | proxy_disconnect | both   | its    | JSON [`Disconnect`](super::control::Disconnect)   |
 //! | 10   | proxy_upgraded   | client | its    | none                                              |
 //! | 11   | goaway           | both   | 0      | JSON [`Goaway`](super::control::Goaway)           |
+//! | 12   | proxy_close      | client | 0      | JSON [`ProxyClose`](super::control::ProxyClose), where welcome says `closes` |
 //!
 //! Flags stand on proxy_data alone: `MESSAGE_END` (1), `FIN` (2), `FINAL` (4), `KEEP` (8).
 //!
@@ -75,6 +76,8 @@ pub enum Kind {
     ProxyUpgraded = 10,
     /// No new streams.
     Goaway = 11,
+    /// The client wants a listener no more.
+    ProxyClose = 12,
 }
 
 impl Kind {
@@ -91,6 +94,7 @@ impl Kind {
             9 => Kind::ProxyDisconnect,
             10 => Kind::ProxyUpgraded,
             11 => Kind::Goaway,
+            12 => Kind::ProxyClose,
             _ => return None,
         })
     }
@@ -109,6 +113,7 @@ impl Kind {
             Kind::ProxyDisconnect => "proxy_disconnect",
             Kind::ProxyUpgraded => "proxy_upgraded",
             Kind::Goaway => "goaway",
+            Kind::ProxyClose => "proxy_close",
         }
     }
 }

@@ -113,6 +113,7 @@ impl Mux {
                 | Kind::Welcome
                 | Kind::ProxyOpen
                 | Kind::ProxyOpened
+                | Kind::ProxyClose
                 | Kind::Goaway
                 | Kind::ProxyConnect => None,
             };
@@ -125,9 +126,11 @@ impl Mux {
 
     fn check_sender(&self, kind: Kind) -> Result<(), Violation> {
         let from = match kind {
-            Kind::Hello | Kind::ProxyOpen | Kind::ProxyConnected | Kind::ProxyUpgraded => {
-                Side::Client
-            }
+            Kind::Hello
+            | Kind::ProxyOpen
+            | Kind::ProxyClose
+            | Kind::ProxyConnected
+            | Kind::ProxyUpgraded => Side::Client,
             Kind::Welcome | Kind::ProxyOpened | Kind::ProxyConnect => Side::Server,
             Kind::ProxyData | Kind::ProxyCredit | Kind::ProxyDisconnect | Kind::Goaway => {
                 return Ok(());
@@ -360,6 +363,11 @@ const REFUSALS_MAX: usize = 16 * 1024;
 fn is_of_link(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Hello | Kind::Welcome | Kind::ProxyOpen | Kind::ProxyOpened | Kind::Goaway
+        Kind::Hello
+            | Kind::Welcome
+            | Kind::ProxyOpen
+            | Kind::ProxyOpened
+            | Kind::ProxyClose
+            | Kind::Goaway
     )
 }

@@ -6,7 +6,10 @@ use std::fmt::Debug;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use siding::tunnel::{
-    control::{Disconnect, Goaway, Hello, ProxyConnect, ProxyOpen, ProxyOpened, Welcome, encode},
+    control::{
+        Disconnect, Goaway, Hello, ProxyClose, ProxyConnect, ProxyOpen, ProxyOpened, Welcome,
+        encode,
+    },
     frame::CONTROL_MAX,
     ids::{ProxyId, UserId},
 };
@@ -20,7 +23,8 @@ pub fn check(input: &[u8]) {
     };
     match kind {
         b'h' => taken::<Hello>(payload, &["id", "window", "version"], &["proof"]),
-        b'w' => taken::<Welcome>(payload, &["window", "version"], &["proof"]),
+        b'w' => taken::<Welcome>(payload, &["window", "version"], &["proof", "closes"]),
+        b'x' => taken::<ProxyClose>(payload, &["proxy_id"], &[]),
         b'o' => taken::<ProxyOpen>(payload, &["request", "spec"], &["options"]),
         b'p' => taken::<ProxyOpened>(payload, &["request"], &["proxy_id", "address", "error"]),
         b'c' => {

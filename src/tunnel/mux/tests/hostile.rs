@@ -68,6 +68,7 @@ fn welcome_travels_in_a_message_that_an_unwelcomed_link_takes() {
     let welcome = Welcome {
         proof: Some("00".repeat(32)),
         window: 65536,
+        closes: true,
         version: "0".into(),
     };
     pair.server.mux.control(Kind::Welcome, &welcome);

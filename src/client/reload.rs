@@ -1,0 +1,129 @@
+//! A new configuration, while the client runs.
+//!
+//! It is taken over whole or not at all. Sessions go on whatever has changed; what may no longer be dialled
+//! is not dialled again, and leaves the pool.
+
+use log::{error, info, warn};
+
+use super::{Client, Owner, exposures::Difference, secure::Trust};
+use crate::{
+    clock::Now,
+    config::{ClientConfig, PoolMode},
+    pool::PoolLimits,
+    reactor::{Reactor, net::Net},
+    tunnel::frame::Kind,
+};
+
+impl Client {
+    /// Reads everything again, and takes it over.
+    pub(super) fn read_again<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if self.stage.is_ending() {
+            return;
+        }
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        match source().and_then(|config| self.apply(io, config, now)) {
+            Ok(()) => {}
+            Err(reason) => error!("reload: nothing changed: {reason}"),
+        }
+    }
+
+    /// Takes a new configuration over.
+    ///
+    /// # Errors
+    /// It cannot be had, and nothing has changed.
+    pub fn apply<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        config: ClientConfig,
+        _: Now,
+    ) -> Result<(), String> {
+        if config.id != self.config.id {
+            return Err(format!("a client stays {} until a restart", self.config.id));
+        }
+        let stay = unchangeable(&self.config, &config);
+        if !stay.is_empty() {
+            warn!(
+                "reload: {} stay as they were until a restart",
+                stay.join(", ")
+            );
+        }
+        if self.connection.is_up() && config.server != self.config.server {
+            warn!(
+                "reload: {} is dialled when this link has ended",
+                config.server
+            );
+        }
+        self.tls = Trust::new("--target-ca", config.target_ca.clone(), None);
+        self.link_tls = Trust::new("--ca", config.ca.clone(), config.identity.clone());
+        let mut parked = Vec::new();
+        self.pool.set_limits(pool_limits(&config), &mut parked);
+        // Whom it trusts may have changed, and whom it may dial.
+        for key in parked {
+            io.close(key);
+        }
+        let Difference { open, close } = self.exposures.change(&config.expose);
+        info!(
+            "reload: done, {} proxies asked for, {} closed",
+            open.len(),
+            close.len()
+        );
+        self.config = config.into();
+        let can_close = self.closes;
+        if self.connection.is_up()
+            && let Some(tunnel) = self.connection.tunnel()
+        {
+            for open in open {
+                tunnel.mux.control(Kind::ProxyOpen, &open);
+            }
+            for close in close {
+                if can_close {
+                    tunnel.mux.control(Kind::ProxyClose, &close);
+                } else {
+                    warn!(
+                        "proxy {}: this server closes it when the link ends",
+                        close.proxy_id
+                    );
+                }
+            }
+            self.schedule();
+        }
+        Ok(())
+    }
+}
+
+/// What is kept parked under this configuration.
+pub(super) fn pool_limits(config: &ClientConfig) -> PoolLimits {
+    PoolLimits {
+        max_idle: match config.pool.mode {
+            PoolMode::Safe | PoolMode::Always => config.pool.max_idle,
+            PoolMode::Never => 0,
+        },
+        max_idle_per_target: config.pool.max_idle_per_target,
+        idle: config.pool.idle,
+        age: config.pool.age,
+    }
+}
+
+/// What has changed and cannot while the client runs.
+fn unchangeable(old: &ClientConfig, new: &ClientConfig) -> Vec<&'static str> {
+    let fields = [
+        ("memory_max", old.memory_max == new.memory_max),
+        ("spin", old.spin == new.spin),
+        (
+            "limits.undelivered",
+            old.limits.undelivered == new.limits.undelivered,
+        ),
+        (
+            "pool.max_active_per_target",
+            old.pool.max_active_per_target == new.pool.max_active_per_target,
+        ),
+        (
+            "pool.queue_per_target",
+            old.pool.queue_per_target == new.pool.queue_per_target,
+        ),
+    ];
+    let changed = fields.into_iter().filter(|(_, same)| !same);
+    changed.map(|(field, _)| field).collect()
+}

@@ -1,0 +1,93 @@
+//! A new configuration, while the server runs.
+//!
+//! It is taken over whole or not at all. Sessions go on whatever has changed, but for those of clients whose
+//! token is another now: who was let in by the old one has to prove that it knows the new one.
+
+use log::{error, info, warn};
+
+use super::{Owner, Server, secure::Acceptor};
+use crate::{
+    clock::Now,
+    config::{ServerConfig, Token},
+    reactor::{Reactor, net::Net},
+    tunnel::{control::Reason, link::CloseReason},
+};
+
+impl Server {
+    /// Reads everything again, and takes it over.
+    pub(super) fn read_again<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if self.stage.is_ending() {
+            return;
+        }
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        match source().and_then(|config| self.apply(io, config, now)) {
+            Ok(()) => {}
+            Err(reason) => error!("reload: nothing changed: {reason}"),
+        }
+    }
+
+    /// Takes a new configuration over.
+    ///
+    /// # Errors
+    /// It cannot be had, and nothing has changed.
+    pub fn apply<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        config: ServerConfig,
+        now: Now,
+    ) -> Result<(), String> {
+        let changes = self.proxies.reconfigure(&config, &self.links, io, now)?;
+        for proxy in &changes.closed {
+            self.close_fronts_of(io, *proxy);
+        }
+        let stay = unchangeable(&self.config, &config);
+        if !stay.is_empty() {
+            warn!(
+                "reload: {} stay as they were until a restart",
+                stay.join(", ")
+            );
+        }
+        self.tls = Acceptor::new(config.identities.clone(), config.client_ca.clone());
+        self.fronts.admission.set_limits(&config.limits);
+        self.link_sources
+            .set_limits(0, config.limits.rate_per_source);
+        self.links.handshakes.set_max(config.limits.handshakes);
+        self.securing.set_max(config.limits.user_handshakes);
+        let old = std::mem::replace(&mut self.config, config.into());
+        for (client, link) in self.links.of_clients() {
+            let bytes = |token: Option<Token>| token.map(|token| token.as_bytes().to_vec());
+            if bytes(old.grant(&client).token) != bytes(self.config.grant(&client).token) {
+                let why = "the token of this client has changed";
+                self.close_link(io, link, CloseReason::Done, why, Reason::LinkLost);
+            }
+        }
+        info!(
+            "reload: done, {} proxies opened, {} closed, {} certificates",
+            changes.opened,
+            changes.closed.len(),
+            self.tls.len()
+        );
+        Ok(())
+    }
+}
+
+/// What has changed and cannot while the server runs.
+fn unchangeable(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str> {
+    let fields = [
+        ("listen", old.listen == new.listen),
+        ("memory_max", old.memory_max == new.memory_max),
+        ("spin", old.spin == new.spin),
+        (
+            "limits.undelivered",
+            old.limits.undelivered == new.limits.undelivered,
+        ),
+        (
+            "limits.pipelined",
+            old.limits.pipelined == new.limits.pipelined,
+        ),
+    ];
+    let changed = fields.into_iter().filter(|(_, same)| !same);
+    changed.map(|(field, _)| field).collect()
+}

@@ -1,0 +1,347 @@
+//! A new configuration while both run: what has not changed goes on, what is wrong changes nothing.
+
+mod common;
+
+use std::{
+    fs,
+    io::Write,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use common::{
+    CLIENT, HttpOrigin, HttpUser, Origin, Scratch, Siding, Tunnel, connect, echoes, eventually,
+    expect_closed_at_once, free_port,
+};
+
+/// A configuration that a test rewrites, and the process that has read it.
+struct Config {
+    path: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Config {
+    fn new(json: &str) -> Self {
+        let scratch = Scratch::new();
+        Self {
+            path: scratch.write("siding.json", json),
+            _scratch: scratch,
+        }
+    }
+
+    fn argument(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Rewrites it and has it read; waits for a line of the log that says what came of it.
+    fn becomes(&self, json: &str, process: &Siding, said: &str) -> String {
+        fs::write(&self.path, json).expect("written");
+        let mark = process.log().mark();
+        process.signal("HUP");
+        process.log().wait_for_since(mark, said)
+    }
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn refuses(port: u16) {
+    eventually("nobody listens there", || {
+        TcpStream::connect(at(port)).is_err().then_some(())
+    });
+}
+
+fn proxies(specs: &[String]) -> String {
+    let entries: Vec<String> = specs
+        .iter()
+        .map(|spec| format!("\"{CLIENT}={spec}\""))
+        .collect();
+    format!("{{ \"proxies\": [ {} ] }}", entries.join(",\n"))
+}
+
+#[test]
+fn a_server_opens_changes_and_closes_proxies_and_touches_no_session() {
+    let [one, two] = [Origin::echo(), Origin::echo()];
+    let http = HttpOrigin::greeting();
+    let [kept, moved, gone, new, web] = [(); 5].map(|()| free_port());
+    let tcp = |port: u16, origin: &Origin| format!("tcp:{port}:{}", origin.address());
+    let site = format!("http:{web}:{}", http.address());
+    let config = Config::new(&proxies(&[
+        tcp(kept, &one),
+        tcp(moved, &one),
+        tcp(gone, &one),
+        site.clone(),
+    ]));
+    let tunnel = Tunnel::builder()
+        .server_argument("--config")
+        .server_argument(config.argument())
+        .allow("127.0.0.1:*")
+        .start();
+    let sessions = [kept, moved, gone].map(|port| connect(at(port)));
+    sessions.iter().for_each(echoes);
+    let mut idle = HttpUser::connect(at(web));
+    assert_eq!(idle.get("/").status, 200);
+
+    let next = proxies(&[tcp(kept, &one), tcp(moved, &two), tcp(new, &one)]);
+    let line = config.becomes(&next, &tunnel.server, "reload: done");
+    assert!(line.contains("1 proxies opened, 2 closed"), "{line}");
+    sessions.iter().for_each(echoes);
+    refuses(gone);
+    refuses(web);
+    // Who waits for nothing is told to go.
+    idle.expect_end();
+    for port in [kept, moved, new] {
+        echoes(&connect(at(port)));
+    }
+    assert_eq!(
+        two.accepted(),
+        1,
+        "the port is the same, its target another"
+    );
+
+    // What is wrong changes nothing, and says where it is.
+    for (json, said) in [
+        (
+            "{ \"proxies\": [ 7 ] }".to_owned(),
+            "proxies[0]: invalid type",
+        ),
+        ("{".to_owned(), "line 1"),
+        (proxies(&[tcp(kept, &one), tcp(kept, &two)]), "listens on"),
+        (
+            proxies(&[tcp(new, &two), format!("tcp:{}:a:1", one.address().port())]),
+            "cannot listen on",
+        ),
+    ] {
+        let line = config.becomes(&json, &tunnel.server, "reload: nothing changed");
+        assert!(line.contains(said), "{line}");
+        sessions.iter().for_each(echoes);
+        for port in [kept, moved, new] {
+            echoes(&connect(at(port)));
+        }
+    }
+    assert_eq!(two.accepted(), 5);
+    config.becomes(&next, &tunnel.server, "0 proxies opened, 0 closed");
+    assert_eq!(tunnel.server.log().count(": down ("), 0);
+}
+
+#[test]
+fn a_port_passes_from_one_proxy_to_another_and_to_another_address() {
+    let echo = Origin::echo();
+    let http = HttpOrigin::greeting();
+    let port = free_port();
+    let config = Config::new(&proxies(&[format!("tcp:{port}:{}", echo.address())]));
+    let tunnel = Tunnel::builder()
+        .server_argument("--config")
+        .server_argument(config.argument())
+        .allow("127.0.0.1:*")
+        .start();
+    let session = connect(at(port));
+    echoes(&session);
+    let becomes = |spec: String| {
+        let line = config.becomes(&proxies(&[spec]), &tunnel.server, "reload: done");
+        assert!(line.contains("1 proxies opened, 1 closed"), "{line}");
+        echoes(&session);
+    };
+    becomes(format!("http:{port}:{}", http.address()));
+    assert_eq!(HttpUser::connect(at(port)).get("/").status, 200);
+    becomes(format!("tcp:0.0.0.0:{port}:{}", echo.address()));
+    echoes(&connect(SocketAddr::from(([127, 0, 0, 2], port))));
+    becomes(format!("tcp:{port}:{}", echo.address()));
+    echoes(&connect(at(port)));
+}
+
+#[test]
+fn a_client_asks_for_what_is_new_and_gives_back_what_is_not_wanted() {
+    let [one, two] = [Origin::echo(), Origin::echo()];
+    let [kept, moved, gone, new] = [(); 4].map(|()| free_port());
+    let exposes = |specs: &[String], allow: &str| {
+        let specs: Vec<String> = specs.iter().map(|spec| format!("\"{spec}\"")).collect();
+        format!(
+            "{{ \"allow\": [ {allow} ],\n\"expose\": [ {} ] }}",
+            specs.join(", ")
+        )
+    };
+    let tcp = |port: u16, origin: &Origin| format!("tcp:{port}:{}", origin.address());
+    let first = exposes(&[tcp(kept, &one), tcp(moved, &one), tcp(gone, &one)], "");
+    let config = Config::new(&first);
+    let mut tunnel = Tunnel::builder()
+        .client_argument("--config")
+        .client_argument(config.argument())
+        .start();
+    tunnel.client.log().wait_for_count(3, ": open at ");
+    let sessions = [kept, moved, gone].map(|port| connect(at(port)));
+    sessions.iter().for_each(echoes);
+
+    let next = exposes(&[tcp(kept, &one), tcp(moved, &two), tcp(new, &one)], "");
+    let mark = tunnel.client.log().mark();
+    let line = config.becomes(&next, &tunnel.client, "reload: done");
+    assert!(line.contains("2 proxies asked for, 1 closed"), "{line}");
+    tunnel
+        .client
+        .log()
+        .wait_for_since(mark, &format!("open at 127.0.0.1:{new}"));
+    refuses(gone);
+    for port in [kept, moved, new] {
+        echoes(&connect(at(port)));
+    }
+    assert_eq!(two.accepted(), 1);
+    sessions.iter().for_each(echoes);
+
+    let line = config.becomes(
+        "{ \"allow\": [ \"x\" ] }",
+        &tunnel.client,
+        "reload: nothing changed",
+    );
+    assert!(line.contains("line 1: allow[0]"), "{line}");
+    echoes(&connect(at(new)));
+    // A link that is made anew asks for what is wanted now.
+    tunnel.server.kill();
+    tunnel.restart_server();
+    tunnel.client.log().wait_for_count(8, ": open at ");
+    for port in [kept, moved, new] {
+        echoes(&connect(at(port)));
+    }
+    refuses(gone);
+}
+
+#[test]
+fn what_a_client_no_longer_allows_is_not_dialled_again_and_sessions_stay() {
+    let echo = Origin::echo();
+    let http = HttpOrigin::greeting();
+    let [raw, web] = [free_port(), free_port()];
+    let config = Config::new("{ \"allow\": [ \"127.0.0.1:*\" ] }");
+    let tunnel = Tunnel::builder()
+        .proxy(format!("tcp:{raw}:{}", echo.address()))
+        .proxy(format!("http:{web}:{}", http.address()))
+        .client_argument("--config")
+        .client_argument(config.argument())
+        .start();
+    let session = connect(at(raw));
+    echoes(&session);
+    assert_eq!(HttpUser::connect(at(web)).get("/").status, 200);
+    assert_eq!(http.open(), 1, "parked");
+    config.becomes(
+        "{ \"allow\": [ \"127.0.0.1:1\" ] }",
+        &tunnel.client,
+        "reload: done",
+    );
+    http.wait_for_open(0);
+    expect_closed_at_once(at(raw));
+    assert_eq!(HttpUser::connect(at(web)).get("/").status, 403);
+    echoes(&session);
+}
+
+#[test]
+fn a_client_whose_token_has_changed_must_prove_the_new_one() {
+    let echo = Origin::echo();
+    let scratch = Scratch::new();
+    let token = scratch.write("token", "the first of all tokens");
+    let theirs = scratch.write("theirs", "the first of all tokens");
+    let tunnel = Tunnel::builder()
+        .to("tcp", echo.address())
+        .server_files("--token-file", &token)
+        .client_files("--token-file", &theirs)
+        .start();
+    let session = connect(tunnel.address());
+    echoes(&session);
+    tunnel.server.signal("HUP");
+    tunnel.server.log().wait_for("reload: done");
+    echoes(&session);
+    fs::write(&token, "and now for another one").expect("written");
+    tunnel.server.signal("HUP");
+    tunnel
+        .server
+        .log()
+        .wait_for("the token of this client has changed");
+    tunnel.client.log().wait_for("wrong token");
+    let mut ended = &session;
+    ended.write_all(b"x").ok();
+    common::eventually("the session is over", || {
+        use std::io::Read;
+        match ended.read(&mut [0]) {
+            Ok(0) => Some(()),
+            Ok(_) => None,
+            Err(_) => Some(()),
+        }
+    });
+}
+
+/// Reloads both sides over and over while users come and go; none of them notices.
+fn reloads_under_load(times: usize) {
+    let http = HttpOrigin::greeting();
+    let echo = Origin::echo();
+    let [web, raw, other] = [(); 3].map(|()| free_port());
+    let both = |odd: bool| {
+        let site = format!("http:{web}:{}", http.address());
+        let session = format!("tcp:{raw}:{}", echo.address());
+        let more = format!("tcp:{other}:{}", echo.address());
+        proxies(&if odd {
+            vec![session, more, site]
+        } else {
+            vec![site, session]
+        })
+    };
+    let allow = |odd: bool| {
+        let more = if odd { ", \"10.0.0.0/8:1\"" } else { "" };
+        format!("{{ \"allow\": [ \"127.0.0.1:*\"{more} ] }}")
+    };
+    let (server, client) = (Config::new(&both(false)), Config::new(&allow(false)));
+    let tunnel = Tunnel::builder()
+        .server_argument("--config")
+        .server_argument(server.argument())
+        .client_argument("--config")
+        .client_argument(client.argument())
+        .log("info")
+        .start();
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for fresh in [false, false, true] {
+            let (over, asked) = (&over, &asked);
+            scope.spawn(move || {
+                let mut user = HttpUser::connect(at(web));
+                while !over.load(Ordering::Relaxed) {
+                    if fresh {
+                        user = HttpUser::connect(at(web));
+                    }
+                    assert_eq!(user.get("/").status, 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..4 {
+            let over = &over;
+            scope.spawn(move || {
+                let session = connect(at(raw));
+                while !over.load(Ordering::Relaxed) {
+                    echoes(&session);
+                }
+            });
+        }
+        for round in 0..times {
+            let odd = round % 2 == 0;
+            server.becomes(&both(odd), &tunnel.server, "reload: done");
+            client.becomes(&allow(odd), &tunnel.client, "reload: done");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    println!(
+        "{times} reloads of both, {} requests",
+        asked.load(Ordering::Relaxed)
+    );
+    assert!(asked.load(Ordering::Relaxed) > times);
+    assert_eq!(tunnel.server.log().count(": down ("), 0);
+}
+
+#[test]
+fn fifty_reloads_under_load_disturb_nobody() {
+    reloads_under_load(50);
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_thousand_reloads_under_load_disturb_nobody() {
+    reloads_under_load(1000);
+}
