@@ -12,9 +12,9 @@ use std::{
 };
 
 use common::{
-    AT_ONCE, CLIENT, HttpOrigin, HttpUser, Origin, Process, Scratch, Siding, Then, Tunnel, connect,
-    converse, digest_reply, echoes, eventually, expect_closed_at_once, expect_pattern, free_port,
-    pass, refusing, require, send_pattern,
+    AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, Process, Scratch, Siding, Then,
+    Tunnel, connect, converse, digest_reply, echoes, eventually, expect_closed_at_once,
+    expect_pattern, free_port, pass, refusing, require, send_pattern,
 };
 
 /// More than all buffers on the way hold, so that a transfer of it is still going on.
@@ -310,8 +310,9 @@ fn a_server_without_descriptors_pauses_and_goes_on() {
         .server_descriptors(64)
         .start();
     let mut waiting: Vec<TcpStream> = (0..USERS).map(|_| tunnel.connect()).collect();
-    eventually("the server has no descriptor left", || {
-        (tunnel.server.descriptors() >= 63).then_some(())
+    // An eighth is not for users.
+    eventually("the server has no descriptor left for users", || {
+        (tunnel.server.descriptors() >= 64 - 8).then_some(())
     });
     // Those whom it has no descriptor for wait in the kernel, at no cost.
     let before = tunnel.server.cpu_ticks();
@@ -327,6 +328,48 @@ fn a_server_without_descriptors_pauses_and_goes_on() {
     }
     origin.wait_for_open(0);
     assert_eq!(origin.accepted(), USERS);
+}
+
+#[test]
+fn users_who_take_all_descriptors_keep_neither_clients_nor_the_operator_out() {
+    const LIMIT: usize = 96;
+    let authority = Authority::new();
+    let origin = Origin::echo();
+    let tunnel = Tunnel::builder()
+        .secure(&authority)
+        .to("tcp", origin.address())
+        .server_descriptors(LIMIT)
+        .start();
+    let users: Vec<TcpStream> = (0..LIMIT).map(|_| tunnel.connect()).collect();
+    eventually("users have all that they may", || {
+        (tunnel.server.descriptors() >= LIMIT - LIMIT / 8).then_some(())
+    });
+    // Another client, and a proxy of its own.
+    let url = format!("wss://localhost:{}", tunnel.link().port());
+    let ca = authority.file().display().to_string();
+    let expose = format!("tcp:0:{}", origin.address());
+    let second = Siding::start([
+        "client", "--id", "b", "--server", &url, "--ca", &ca, "--expose", &expose,
+    ]);
+    second.log().wait_for(": open at ");
+    // Files.
+    tunnel.server.signal("HUP");
+    tunnel
+        .server
+        .log()
+        .wait_for("reload: 1 certificates read again");
+    // Strangers who say nothing at the clients' listener take what is left, and not for long.
+    let strangers: Vec<TcpStream> = (0..24).map(|_| connect(tunnel.link())).collect();
+    tunnel.server.log().wait_for("handshake too slow while");
+    let mark = tunnel.server.log().mark();
+    tunnel.server.signal("HUP");
+    let read_again = "reload: 1 certificates read again";
+    tunnel.server.log().wait_for_since(mark, read_again);
+    let third = Siding::start(["client", "--id", "c", "--server", &url, "--ca", &ca]);
+    third.log().wait_for(": up to ");
+    drop(strangers);
+    // Of the users, those who were let in go on, and the others are in their turn.
+    users.into_iter().for_each(|user| echoes(&user));
 }
 
 #[test]

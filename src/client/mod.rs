@@ -155,6 +155,7 @@ impl Client {
         };
         let now = io.now();
         client.say_which_way();
+        io.reserve_descriptors(client.config.limits.descriptors_reserved);
         client.connect(io, now);
         client
     }

@@ -157,6 +157,11 @@ pub struct ServerLimits {
     /// millisecond of one core, so that more would not be served sooner.
     #[serde(deserialize_with = "concurrency")]
     pub user_handshakes: usize,
+    /// Descriptors that users leave free, so that clients are still let in, proxies opened and certificates
+    /// read again when users have taken all others; at most an eighth of the process's limit. 32: listeners may
+    /// take 16 of them, links 8 more, and the last 8 are for files. 0 reserves none.
+    #[serde(deserialize_with = "parked")]
+    pub descriptors_reserved: usize,
     /// Users connected at a time; who comes beyond that is refused. 0, the default, is no limit: descriptors
     /// and `memory_max` are limits already, at which users wait instead of being refused.
     #[serde(deserialize_with = "users")]
@@ -191,6 +196,7 @@ impl Default for ServerLimits {
             pipelined: 16 << 10,
             handshakes: 256,
             user_handshakes: 256,
+            descriptors_reserved: 32,
             connections: 0,
             connections_per_proxy: 0,
             connections_per_client: 0,
@@ -230,6 +236,10 @@ pub struct ClientLimits {
     /// each renews the origin's deadline.
     #[serde(deserialize_with = "concurrency")]
     pub interims: usize,
+    /// Descriptors that connections to targets leave free, so that the link can be dialled again, names looked
+    /// up and certificates read. 32, as at the server.
+    #[serde(deserialize_with = "parked")]
+    pub descriptors_reserved: usize,
 }
 
 impl Default for ClientLimits {
@@ -242,6 +252,7 @@ impl Default for ClientLimits {
             trailers: 8 << 10,
             dials: 256,
             interims: 100,
+            descriptors_reserved: 32,
         }
     }
 }
@@ -449,7 +460,7 @@ mod tests {
             read(
                 r#"{ "undelivered": 1048576, "head": 1024, "fields": 1, "request_line": 1025,
                 "chunk_extension": 0, "trailers": 1, "pipelined": 1026, "handshakes": 2,
-                "user_handshakes": 3, "connections": 4, "connections_per_proxy": 5,
+                "user_handshakes": 3, "descriptors_reserved": 9, "connections": 4, "connections_per_proxy": 5,
                 "connections_per_client": 6, "connections_per_source": 7, "rate_per_source": 8 }"#
             ),
             Ok(ServerLimits {
@@ -462,6 +473,7 @@ mod tests {
                 pipelined: 1026,
                 handshakes: 2,
                 user_handshakes: 3,
+                descriptors_reserved: 9,
                 connections: 4,
                 connections_per_proxy: 5,
                 connections_per_client: 6,
@@ -473,7 +485,7 @@ mod tests {
             read(
                 r#"{ "undelivered": "1GiB", "head": "1MiB", "fields": 1000,
                 "chunk_extension": "16KiB", "trailers": "1MiB", "dials": 65535,
-                "interims": 1000 }"#
+                "interims": 1000, "descriptors_reserved": 0 }"#
             ),
             Ok(ClientLimits {
                 undelivered: 1 << 30,
@@ -482,7 +494,8 @@ mod tests {
                 chunk_extension: 16 << 10,
                 trailers: 1 << 20,
                 dials: 65535,
-                interims: 1000
+                interims: 1000,
+                descriptors_reserved: 0,
             })
         );
         assert_eq!(

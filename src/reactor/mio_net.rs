@@ -13,7 +13,7 @@ mod workers;
 mod tests;
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -30,7 +30,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub use self::stream::Stream;
 use self::workers::Workers;
-use super::net::{Address, Event, NameClass, Net, Peer, Purpose, Ready};
+use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, Ready};
 use crate::{clock::Now, key::Key};
 
 /// The operating system.
@@ -200,6 +200,10 @@ impl Net for MioNet {
 
     fn random(&mut self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the system's randomness was there when this net was made");
+    }
+
+    fn descriptors(&self) -> Option<Descriptors> {
+        descriptors_of_process()
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener> {
@@ -376,6 +380,23 @@ impl Bell {
     fn ring(&self) {
         note("the waker", self.waker.wake());
     }
+}
+
+/// What Linux tells of itself. There is a call for the limit, which the standard library does not have; and
+/// elsewhere descriptors are simply used until there are none.
+fn descriptors_of_process() -> Option<Descriptors> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    // "Max open files            1024                 524288               files": soft, then hard.
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let limit = line.split_whitespace().next()?.parse().ok()?;
+    // One of these is for reading them.
+    let open = fs::read_dir("/proc/self/fd")
+        .ok()?
+        .count()
+        .saturating_sub(1);
+    Some(Descriptors { limit, open })
 }
 
 /// The options that every socket has, set on the listener for those it accepts.

@@ -22,6 +22,7 @@ pub mod mio_net;
 pub mod net;
 mod parting;
 pub mod resolver;
+mod room;
 mod socket;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -42,6 +43,7 @@ use slab::Slab;
 use self::{
     net::{Address, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
+    room::Room,
     socket::{Kind, Life, Socket},
     tls::Tls,
     wheel::TimerWheel,
@@ -93,9 +95,7 @@ pub struct Reactor<N: Net, O> {
     /// Bytes given back to sockets, and those inside TLS.
     unread: usize,
     lingering: usize,
-    /// How many connections there may be, and are, by their weight.
-    room: usize,
-    load: usize,
+    room: Room,
     /// Closed since the slab was last trimmed.
     closed: usize,
     /// Whose slot kept it from being trimmed.
@@ -122,8 +122,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             serial: 0,
             unread: 0,
             lingering: 0,
-            room: usize::MAX,
-            load: 0,
+            room: Room::unlimited(),
             closed: 0,
             highest: None,
             closing: Vec::new(),
@@ -147,24 +146,15 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// Makes room for so many connections, by their weight, and no more: then it is as if descriptors had
     /// run out.
     pub fn set_room(&mut self, connections: usize) {
-        self.room = connections;
+        self.room.limit_load(connections);
     }
 
-    /// # Errors
-    /// There is no room for another of these.
-    fn admit(&self, purpose: Purpose) -> io::Result<()> {
-        // Users are of no use without their links.
-        let kept = match purpose {
-            Purpose::Link => 0,
-            Purpose::User | Purpose::SecureUser | Purpose::Target | Purpose::SecureTarget => {
-                LINKS_KEPT * usize::from(Purpose::Link.weight())
-            }
-        };
-        let load = self.load + usize::from(purpose.weight());
-        if load > self.room.saturating_sub(kept) {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    /// Keeps so many descriptors free from users and targets, for links, listeners and files: to those it is
+    /// as if descriptors had run out before they have. Not where nobody can tell how many there are.
+    pub fn reserve_descriptors(&mut self, reserved: usize) {
+        if let Some(descriptors) = self.net.descriptors() {
+            self.room.reserve(reserved, descriptors);
         }
-        Ok(())
     }
 
     /// Fills `bytes` with unpredictable ones.
@@ -211,6 +201,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// The address is in use, not ours, or not permitted; or descriptors have run out.
     pub fn listen(&mut self, address: SocketAddr, owner: O) -> io::Result<(Key, SocketAddr)> {
+        self.room.admit_listener()?;
         let key = self.vacant();
         let listener = self.net.listen(address, key)?;
         let bound = self.net.local_address(&listener)?;
@@ -222,7 +213,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     pub fn accept(&mut self, listener: Key, purpose: Purpose, owner: O) -> Accepted {
         loop {
             let key = self.vacant();
-            let admitted = self.admit(purpose);
+            let admitted = self.room.admit(purpose);
             let Some(socket) = self.sockets.get_mut(listener.index as usize) else {
                 return Accepted::Empty;
             };
@@ -262,7 +253,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// It failed at once, or descriptors, or room, have run out.
     pub fn connect(&mut self, address: Address<'_>, purpose: Purpose, owner: O) -> io::Result<Key> {
-        self.admit(purpose)?;
+        self.room.admit(purpose)?;
         let mut stream = self.net.connect(address, purpose)?;
         let key = self.vacant();
         self.net.register(&mut stream, key)?;
@@ -561,7 +552,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             }
             let socket = &mut self.sockets[key.index as usize];
             socket.life = Life::Closing;
-            self.load -= usize::from(std::mem::take(&mut socket.weight));
+            self.room.unload(std::mem::take(&mut socket.weight));
             self.closing.push(key);
         }
     }
@@ -571,8 +562,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.close(key);
         if let Some(socket) = self.sockets.get_mut(key.index as usize)
             && socket.serial == key.serial
+            && socket.has_descriptor()
         {
             socket.kind = Kind::Timer;
+            self.room.closed();
         }
     }
 
@@ -615,9 +608,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     }
 
     fn occupy(&mut self, key: Key, kind: Kind<N>, owner: O) {
-        let index = self
-            .sockets
-            .insert(Socket::new(key.serial, kind, owner, self.now.instant));
+        let socket = Socket::new(key.serial, kind, owner, self.now.instant);
+        if socket.has_descriptor() {
+            self.room.opened();
+        }
+        let index = self.sockets.insert(socket);
         debug_assert_eq!(
             index as u32, key.index,
             "the vacant slot is the one that is filled"
@@ -627,7 +622,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     fn weigh(&mut self, key: Key, purpose: Purpose) {
         self.sockets[key.index as usize].weight = purpose.weight();
-        self.load += usize::from(purpose.weight());
+        self.room.load(purpose.weight());
     }
 
     fn lend(&mut self, key: Key) -> io::Result<(&mut Socket<N, O>, &mut N)> {
@@ -644,7 +639,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
-        let (mut unread, mut load) = (0, 0);
+        let (mut unread, mut load, mut descriptors) = (0, 0, 0);
         for (index, socket) in &self.sockets {
             let key = Key {
                 index: index as u32,
@@ -652,6 +647,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             };
             unread += socket.held();
             load += usize::from(socket.weight);
+            descriptors += usize::from(socket.has_descriptor());
             if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
                 let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
                 // The wheel rounds up to whole ticks, and what is past fires at its present one.
@@ -668,13 +664,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             );
         }
         assert_eq!(unread, self.unread, "unread bytes are counted");
-        assert_eq!(load, self.load, "room is counted");
+        self.room.check(descriptors, load);
         self.wheel.check_invariants();
     }
 }
-
-/// Room that users leave for links: for the one there is, and one that takes over from it.
-const LINKS_KEPT: usize = 2;
 
 /// What a read would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,12 @@ pub trait Net {
     /// Fills `bytes` with unpredictable ones (nonces, jitter).
     fn random(&mut self, bytes: &mut [u8]);
 
+    /// How many descriptors the process may have, and has; `None` where nobody can tell. The reactor asks
+    /// once.
+    fn descriptors(&self) -> Option<Descriptors> {
+        None
+    }
+
     /// Binds and registers a listener under `key`. Connections it accepts inherit its options.
     ///
     /// # Errors
@@ -102,6 +108,15 @@ pub trait Net {
     /// # Errors
     /// The selector itself failed: the process cannot go on.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// The descriptors of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// How many it may have.
+    pub limit: usize,
+    /// How many it has.
+    pub open: usize,
 }
 
 /// Where to connect to.

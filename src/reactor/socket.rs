@@ -136,6 +136,11 @@ impl<N: Net, O> Socket<N, O> {
         }
     }
 
+    /// Whether the system keeps something for it.
+    pub fn has_descriptor(&self) -> bool {
+        !matches!(self.kind, Kind::Timer)
+    }
+
     pub fn is_readable(&self) -> bool {
         self.readable
             || self.unread.is_some()

@@ -210,6 +210,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 self.wheel.cancel(timer);
             }
             self.unread -= socket.held();
+            if socket.has_descriptor() {
+                self.room.closed();
+            }
             self.closed += 1;
             highest_left |= self.highest == Some(key);
         }

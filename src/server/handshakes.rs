@@ -62,15 +62,19 @@ impl Handshakes {
         if self.begun.len() < self.max {
             return Room::Free;
         }
-        if let Some((_, (oldest, since))) = self.begun.first_key_value()
-            && now.saturating_duration_since(*since) >= GRACE
-        {
-            return Room::After(*oldest);
+        if let Some(oldest) = self.overdue(now) {
+            return Room::After(oldest);
         }
         if !self.waiting.contains(&listener) {
             self.waiting.push(listener);
         }
         Room::Wait
+    }
+
+    /// The oldest, if it has had its time.
+    pub fn overdue(&self, now: Instant) -> Option<Key> {
+        let (_, (oldest, since)) = self.begun.first_key_value()?;
+        (now.saturating_duration_since(*since) >= GRACE).then_some(*oldest)
     }
 
     pub fn begin(&mut self, key: Key, now: Instant) -> Handshake {

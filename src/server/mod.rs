@@ -200,6 +200,8 @@ impl Server {
                     error,
                 })?;
         }
+        // What the configuration asks for may have all there are.
+        io.reserve_descriptors(config.limits.descriptors_reserved);
         Ok(server)
     }
 
@@ -283,7 +285,13 @@ impl Server {
                     io.set_deadline(key, Deadline::At(at));
                 }
                 Accepted::Empty => return,
-                Accepted::Starved => return self.pause_accepting(now),
+                Accepted::Starved => {
+                    // Users have left room for links: it is strangers who have taken it.
+                    if let Some(oldest) = self.links.handshakes.overdue(now.instant) {
+                        self.handshake_gives_way(io, oldest);
+                    }
+                    return self.pause_accepting(now);
+                }
             }
         }
         io.again(self.listener);

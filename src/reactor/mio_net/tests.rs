@@ -648,3 +648,16 @@ fn bytes_behind_urgent_data_are_read() {
     io.run(&mut reader).unwrap();
     assert_eq!(reader.got, b"abcdef");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_process_knows_its_descriptors() {
+    let net = net();
+    let before = net.descriptors().expect("Linux tells");
+    let kept: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null")).collect();
+    let with = net.descriptors().expect("Linux tells");
+    drop(kept);
+    // Other tests of this process open and close some of their own meanwhile.
+    assert!(with.open >= 50, "{with:?}");
+    assert!(with.open <= with.limit && with.limit == before.limit);
+}
