@@ -5,13 +5,14 @@
 //! nothing and ends nothing: [`parse`] answers with what there is to run, or with the text and code
 //! to exit with, and `main` does it.
 
+mod grants;
+
 use std::{
     collections::HashMap,
     env,
     ffi::OsString,
     fmt,
     hash::Hash,
-    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -21,10 +22,11 @@ use log::Level;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Allow, BIND_DEFAULT, ClientConfig, ClientGrant, ClientId, Exposed, Identity, Invalid, Kind,
-    LISTEN_DEFAULT, MemoryMax, PORTS_DEFAULT, PoolLimits, PoolMode, ProxyEntry, ProxyOptions,
-    Roots, Rule, ServerConfig, ServerUrl, Spec, Token, Users, Via,
-    file::{CertificateFile, ClientFile, Document, GrantFile, Object, ServerFile},
+    Allow, BIND_DEFAULT, ClientConfig, ClientId, Exposed, Identity, Invalid, Kind, LISTEN_DEFAULT,
+    MemoryMax, PoolLimits, PoolMode, ProxyEntry, ProxyOptions, Roots, Rule, ServerConfig,
+    ServerUrl, Spec, Token, Users, Via,
+    file::{CertificateFile, ClientFile, Document, Object, ServerFile},
+    grant::each_has_its_own,
     routes::SHARING_MAX,
     server_default,
     token::{self, Origin},
@@ -536,12 +538,17 @@ fn server(
         file.token_file,
         document,
     )?;
-    if token.is_none() && !listen.ip().to_canonical().is_loopback() {
+    let clients = match document {
+        Some(document) => grants::read(file.clients, bind, document, variables)?,
+        None => Vec::new(),
+    };
+    let is_guarded = token.is_some() || each_has_its_own(&clients);
+    if !is_guarded && !listen.ip().to_canonical().is_loopback() {
         return Err(listen_from.error(
             "--listen",
             "listen",
             format_args!(
-                "a server without a token listens on loopback only, not on {listen}: give it one by --token-file, SIDING_TOKEN or token_file, or listen on 127.0.0.1"
+                "a server without a token listens on loopback only, not on {listen}: give it one by --token-file, SIDING_TOKEN or token_file, or one to each of its clients, or listen on 127.0.0.1"
             ),
         ));
     }
@@ -603,6 +610,18 @@ fn server(
         let reason = "this siding was built without TLS, which tls needs";
         return Err(proxies_from.error(&name(index), &name(index), reason));
     }
+    if token.is_none()
+        && each_has_its_own(&clients)
+        && let Some(index) = proxies
+            .iter()
+            .position(|proxy| clients.iter().all(|client| client.id != proxy.client))
+    {
+        let reason = format_args!(
+            "client {} could never link: each entry of clients has a token of its own, it has none there, and there is no common one",
+            proxies[index].client
+        );
+        return Err(proxies_from.error(&name(index), &name(index), reason));
+    }
     let listener = |proxy: &ProxyEntry| fixed(proxy.spec.port, proxy.spec.address(bind));
     let listening = proxies
         .iter()
@@ -635,46 +654,12 @@ fn server(
         allow_from: file.allow_from,
         deny_from: file.deny_from,
         proxies,
-        clients: match document {
-            Some(document) => grants(file.clients, bind, document)?,
-            None => Vec::new(),
-        },
+        clients,
         memory_max: typed.memory_max.or(file.memory_max),
         timeouts: file.timeouts,
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
     })
-}
-
-/// The `clients` of a file, with their tokens read.
-fn grants(
-    entries: Vec<Object<GrantFile>>,
-    bind: IpAddr,
-    document: &Document,
-) -> Result<Vec<ClientGrant>, Invalid> {
-    if let Some((earlier, index)) = repeated(entries.iter().map(|entry| Some(&entry.0.id))) {
-        return Err(document.error(
-            &format!("clients[{index}].id"),
-            format_args!(
-                "clients[{earlier}] is about {} already",
-                entries[index].0.id
-            ),
-        ));
-    }
-    let grant = |(index, Object(entry)): (usize, Object<GrantFile>)| {
-        let token = entry
-            .token_file
-            .map(|path| Token::read(&document.beside(&path)));
-        Ok(ClientGrant {
-            id: entry.id,
-            token: token
-                .transpose()
-                .map_err(|error| document.error(&format!("clients[{index}].token_file"), error))?,
-            ports: entry.ports.map_or(PORTS_DEFAULT, |ports| ports.0),
-            bind: entry.bind.map_or(bind, |Bind(address)| address),
-        })
-    };
-    entries.into_iter().enumerate().map(grant).collect()
 }
 
 /// Joins what was typed with the file, and checks what no single value shows.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ClientLimits, ClientTimeouts, PoolLimits, ServerLimits, ServerTimeouts, token::tests::Folder,
+    ClientLimits, ClientTimeouts, PoolLimits, Proof, ServerLimits, ServerTimeouts, Terms,
+    token::tests::Folder,
 };
 
 const SERVER_JSON: &str = r#"{ "listen": "0.0.0.0:7000", "bind": "0.0.0.0", "token_file": "edge.token",
@@ -729,19 +730,21 @@ fn grants_are_read_with_their_tokens() {
     let [own, plain] = &config.clients[..] else {
         panic!("{:?}", config.clients)
     };
-    assert_eq!((own.id.as_str(), &own.ports), ("own", &(80..=90)));
-    assert_eq!(own.bind.to_string(), "0.0.0.0");
+    assert_eq!((own.id.as_str(), &own.terms.ports), ("own", &(80..=90)));
+    assert_eq!(printed(&own.terms.binds), ["0.0.0.0"]);
     assert_eq!(secret(&own.token), Some("a token of its own"));
     assert_eq!(
-        (plain.id.as_str(), &plain.ports),
-        ("plain", &(1024..=65535))
+        (plain.id.as_str(), &plain.terms),
+        ("plain", &Terms::on("127.0.0.2".parse().unwrap()))
     );
-    assert_eq!(plain.bind.to_string(), "127.0.0.2");
     assert!(plain.token.is_none());
-    assert_eq!(secret(&config.grant(&plain.id).token), Some(TOKEN));
+    let Proof::Token(common) = config.grant(&plain.id).proof else {
+        panic!("it is the common one")
+    };
+    assert_eq!(secret(&Some(common)), Some(TOKEN));
     // The flag is the server's bind, which is their default.
     let config = server_of(&["server", "--config", text(&file), "--bind", "::1"], None);
-    assert_eq!(config.clients[1].bind.to_string(), "::1");
+    assert_eq!(printed(&config.clients[1].terms.binds), ["::1"]);
 
     let twice = folder.file(
         "twice.json",
@@ -761,6 +764,111 @@ fn grants_are_read_with_their_tokens() {
         reason.contains("line 2: clients[0].token_file: "),
         "{reason}"
     );
+}
+
+#[test]
+fn a_grant_says_what_may_be_exposed_and_where_its_token_is() {
+    let folder = Folder::new("cli-terms");
+    folder.file("own.token", "a token of its own");
+    let config = |entry: &str| {
+        folder.file(
+            "edge.json",
+            format!(r#"{{ "clients": [ {{ "id": "a", {entry} }} ] }}"#),
+        )
+    };
+    let file = config(
+        r#""kinds": [ "http", "TLS" ], "bind": [ "127.0.0.3", "::1" ], "max_proxies": 2,
+           "token_env": "SIDING_TOKEN""#,
+    );
+    let server = server_of(&["server", "--config", text(&file)], Some(TOKEN));
+    let own = &server.clients[0];
+    assert_eq!(own.terms.kinds, Some(vec![Kind::Http, Kind::Tls]));
+    assert_eq!(printed(&own.terms.binds), ["127.0.0.3", "::1"]);
+    assert_eq!(own.terms.max_proxies, 2);
+    assert_eq!(secret(&own.token), Some(TOKEN));
+    let nothing = server_of(
+        &[
+            "server",
+            "--config",
+            text(&config(r#""kinds": [], "max_proxies": 0"#)),
+        ],
+        None,
+    );
+    assert_eq!(nothing.clients[0].terms.kinds, Some(Vec::new()));
+    for (entry, expected) in [
+        (
+            r#""kinds": [ "ftp" ]"#,
+            "clients[0].kinds[0]: unknown kind \"ftp\"",
+        ),
+        (r#""kinds": "http""#, "clients[0].kinds: "),
+        (r#""bind": []"#, "clients[0].bind: a list of no address"),
+        (r#""bind": [ "*" ]"#, "clients[0].bind[0]: "),
+        (
+            r#""max_proxies": 1001"#,
+            "clients[0].max_proxies: 1001 is outside 0 to 1000",
+        ),
+        (
+            r#""token_env": "SIDING_TOKEN""#,
+            "clients[0].token_env: the variable \"SIDING_TOKEN\" is not set",
+        ),
+        (
+            r#""token_env": "A", "token_file": "own.token""#,
+            "clients[0].token_env: token_file says where the token is already",
+        ),
+    ] {
+        let reason = refusal(&["server", "--config", text(&config(entry))]);
+        assert!(reason.contains(expected), "{entry}: {reason}");
+    }
+    let (reason, _) = exit_of(
+        &[
+            "server",
+            "--config",
+            text(&config(r#""token_env": "SIDING_TOKEN""#)),
+        ],
+        Some("short secret"),
+    );
+    assert!(reason.contains("at least 16"), "{reason}");
+    assert!(!reason.contains("short secret"), "{reason}");
+}
+
+#[test]
+fn tokens_of_each_client_are_as_good_as_a_common_one() {
+    let folder = Folder::new("cli-each-token");
+    folder.file("a.token", "the token of client a");
+    let file = |more: &str, rest: &str| {
+        folder.file(
+            "edge.json",
+            format!(
+                r#"{{ "listen": "0.0.0.0:7000", {rest}
+                "clients": [ {{ "id": "a", "token_file": "a.token" }} {more} ] }}"#
+            ),
+        )
+    };
+    let each = file("", "");
+    assert!(
+        server_of(&["server", "--config", text(&each)], None)
+            .token
+            .is_none()
+    );
+    let one_without = file(r#", { "id": "b" }"#, "");
+    let reason = refusal(&["server", "--config", text(&one_without)]);
+    assert!(
+        reason.contains("listen: a server without a token"),
+        "{reason}"
+    );
+    let (more, rest) = (r#", { "id": "b" }"#, r#""token_file": "a.token","#);
+    let _common = server_of(&["server", "--config", text(&file(more, rest))], None);
+
+    let of_b = r#""proxies": [ "a=tcp:1:x:1", "b=tcp:2:x:1" ],"#;
+    let reason = refusal(&["server", "--config", text(&file("", of_b))]);
+    assert!(
+        reason.contains("proxies[1]: client b could never link"),
+        "{reason}"
+    );
+    let each = file("", "");
+    let words = ["server", "--config", text(&each), "--proxy", "b=tcp:2:x:1"];
+    let reason = refusal(&words);
+    assert!(reason.contains("--proxy b=tcp:2:x:1: client b"), "{reason}");
 }
 
 #[test]

@@ -23,9 +23,11 @@ use serde::{
 use serde_json::error::Category;
 
 use super::{
-    ClientId, ClientLimits, ClientTimeouts, Exposed, HostField, Invalid, MemoryMax, Networks,
+    ClientId, ClientLimits, ClientTimeouts, Exposed, HostField, Invalid, Kind, MemoryMax, Networks,
     PoolLimits, ProxyEntry, ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec,
-    UpgradeFields, locate,
+    UpgradeFields,
+    grant::{Binds, max_proxies},
+    locate,
     value::{Address, Bind, LogLevel, PortRange, Spin},
     via,
 };
@@ -183,10 +185,17 @@ pub struct GrantFile {
     pub id: ClientId,
     /// Its own token, relative to this file.
     pub token_file: Option<PathBuf>,
+    /// The variable that holds it, instead.
+    pub token_env: Option<String>,
     /// The ports it may open.
     pub ports: Option<PortRange>,
     /// Where it may open them.
-    pub bind: Option<Bind>,
+    pub bind: Option<Binds>,
+    /// Of which kinds.
+    pub kinds: Option<Vec<Kind>>,
+    /// How many.
+    #[serde(default, deserialize_with = "max_proxies")]
+    pub max_proxies: Option<usize>,
 }
 
 /// A client's configuration as written; what is absent may come from flags or defaults.

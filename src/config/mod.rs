@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod file;
+pub mod grant;
 pub mod id;
 #[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
 pub mod identity;
@@ -34,12 +35,12 @@ pub mod via;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     time::Duration,
 };
 
 pub use self::{
     access::Networks,
+    grant::{ClientGrant, Grant, Proof, Terms},
     id::ClientId,
     identity::Identity,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
@@ -127,18 +128,22 @@ impl ServerConfig {
     /// Without a `clients` list everybody who proves the common token may expose ports from 1024
     /// on the server's `bind`. With one, a listed client has its own terms; one that is not listed
     /// may still link with the common token, since `proxies` may name it, but may expose nothing:
-    /// whoever wrote a list meant it to be the whole list.
+    /// whoever wrote a list meant it to be the whole list. Where each listed client has its own token,
+    /// and there is no common one, nobody else may link either.
     pub fn grant(&self, client: &ClientId) -> Grant {
-        match self.clients.iter().find(|grant| grant.id == *client) {
-            Some(own) => Grant {
-                token: own.token.clone().or_else(|| self.token.clone()),
-                ports: Some(own.ports.clone()),
-                bind: own.bind,
+        let own = self.clients.iter().find(|grant| grant.id == *client);
+        let token = own
+            .and_then(|own| own.token.as_ref())
+            .or(self.token.as_ref());
+        Grant {
+            proof: match token {
+                Some(token) => Proof::Token(token.clone()),
+                None if grant::each_has_its_own(&self.clients) => Proof::Impossible,
+                None => Proof::Nothing,
             },
-            None => Grant {
-                token: self.token.clone(),
-                ports: self.clients.is_empty().then_some(PORTS_DEFAULT),
-                bind: self.bind,
+            terms: match own {
+                Some(own) => Some(own.terms.clone()),
+                None => self.clients.is_empty().then(|| Terms::on(self.bind)),
             },
         }
     }
@@ -170,68 +175,6 @@ impl From<Spec> for Exposed {
             spec,
             options: ProxyOptions::default(),
         }
-    }
-}
-
-/// What one client may expose: an entry of `clients`.
-#[derive(Clone, Debug)]
-pub struct ClientGrant {
-    /// Whom this is about.
-    pub id: ClientId,
-    /// Overrides the common token for this id.
-    pub token: Option<Token>,
-    /// The ports it may open.
-    pub ports: RangeInclusive<u16>,
-    /// Where it may open them.
-    pub bind: IpAddr,
-}
-
-/// What a client must prove and may ask for: the answer of [`ServerConfig::grant`].
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// What the client must prove to know, if anything.
-    pub token: Option<Token>,
-    /// The ports it may open; `None` for none at all.
-    pub ports: Option<RangeInclusive<u16>>,
-    /// Where it may open them.
-    pub bind: IpAddr,
-}
-
-impl Grant {
-    /// Where to listen for what the client asks to expose.
-    ///
-    /// Another BIND than the granted one is refused, unless the grant is for every address of its
-    /// family and so includes it. Port 0 needs a grant that includes whatever the system may choose,
-    /// which is any port from 1024.
-    ///
-    /// # Errors
-    /// It was not granted; the reason is meant for the client.
-    pub fn listener(&self, spec: &Spec) -> Result<SocketAddr, Invalid> {
-        let Some(ports) = &self.ports else {
-            return Err(Invalid::new("the server lets this client expose nothing"));
-        };
-        let address = spec.address(self.bind);
-        let within = if address.port() == 0 {
-            ports.contains(PORTS_DEFAULT.start()) && ports.contains(PORTS_DEFAULT.end())
-        } else {
-            ports.contains(&address.port())
-        };
-        if !within {
-            return Err(Invalid::new(format!(
-                "the server lets this client expose ports {}, not {}",
-                value::PortRange(ports.clone()),
-                address.port(),
-            )));
-        }
-        let everywhere = self.bind.is_unspecified() && self.bind.is_ipv4() == address.is_ipv4();
-        if address.ip() != self.bind && !everywhere {
-            return Err(Invalid::new(format!(
-                "the server lets this client expose ports on {}, not on {}",
-                self.bind,
-                address.ip(),
-            )));
-        }
-        Ok(address)
     }
 }
 
@@ -302,9 +245,6 @@ pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(BIND_DEFAULT, 7000);
 /// Where proxies listen unless told: opening a port to the world is said, never implied.
 pub const BIND_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What a client may expose unless told: nothing that pretends to be a service of the system.
-pub const PORTS_DEFAULT: RangeInclusive<u16> = 1024..=u16::MAX;
-
 /// The server that a client dials unless told: one on [`LISTEN_DEFAULT`].
 pub fn server_default() -> ServerUrl {
     ServerUrl {
@@ -319,129 +259,8 @@ pub fn server_default() -> ServerUrl {
 mod tests {
     use super::*;
 
-    fn token(text: &str) -> Token {
-        Token::new(text.as_bytes()).unwrap()
-    }
-
     fn id(text: &str) -> ClientId {
         text.parse().unwrap()
-    }
-
-    fn secret(grant: &Grant) -> Option<&[u8]> {
-        grant.token.as_ref().map(Token::as_bytes)
-    }
-
-    fn server() -> ServerConfig {
-        ServerConfig {
-            token: Some(token("the common token")),
-            ..ServerConfig::default()
-        }
-    }
-
-    fn restricted() -> ServerConfig {
-        let everywhere = IpAddr::from([0, 0, 0, 0]);
-        ServerConfig {
-            clients: vec![
-                ClientGrant {
-                    id: id("own"),
-                    token: Some(token("a token of its own")),
-                    ports: 80..=90,
-                    bind: everywhere,
-                },
-                ClientGrant {
-                    id: id("plain"),
-                    token: None,
-                    ports: 8080..=8080,
-                    bind: BIND_DEFAULT,
-                },
-            ],
-            ..server()
-        }
-    }
-
-    #[test]
-    fn without_a_list_everybody_gets_the_default() {
-        let grant = server().grant(&id("anybody"));
-        assert_eq!(secret(&grant), Some(&b"the common token"[..]));
-        assert_eq!(grant.ports, Some(1024..=65535));
-        assert_eq!(grant.bind, BIND_DEFAULT);
-        assert!(
-            ServerConfig::default()
-                .grant(&id("anybody"))
-                .token
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn a_listed_client_has_its_own_terms() {
-        let own = restricted().grant(&id("own"));
-        assert_eq!(secret(&own), Some(&b"a token of its own"[..]));
-        assert_eq!(
-            (own.ports, own.bind.to_string().as_str()),
-            (Some(80..=90), "0.0.0.0")
-        );
-        let plain = restricted().grant(&id("plain"));
-        assert_eq!(secret(&plain), Some(&b"the common token"[..]));
-        assert_eq!(plain.ports, Some(8080..=8080));
-    }
-
-    #[test]
-    fn an_unlisted_client_may_link_but_expose_nothing() {
-        let grant = restricted().grant(&id("stranger"));
-        assert_eq!(secret(&grant), Some(&b"the common token"[..]));
-        assert_eq!(grant.ports, None);
-        let spec = "tcp:10033:127.0.0.1:22".parse().unwrap();
-        assert!(
-            grant
-                .listener(&spec)
-                .unwrap_err()
-                .to_string()
-                .contains("expose nothing")
-        );
-    }
-
-    #[test]
-    fn listeners_stay_within_the_grant() {
-        let standard = server().grant(&id("a"));
-        let everywhere = restricted().grant(&id("own"));
-        let one = restricted().grant(&id("plain"));
-        for (grant, spec, expected) in [
-            (&standard, "forward:1024", Ok("127.0.0.1:1024")),
-            (&standard, "forward:127.0.0.1:65535", Ok("127.0.0.1:65535")),
-            (&standard, "forward:0", Ok("127.0.0.1:0")),
-            (&standard, "forward:1023", Err("ports 1024-65535, not 1023")),
-            (
-                &standard,
-                "forward:0.0.0.0:3128",
-                Err("on 127.0.0.1, not on 0.0.0.0"),
-            ),
-            (
-                &standard,
-                "forward:[::1]:3128",
-                Err("on 127.0.0.1, not on ::1"),
-            ),
-            (&everywhere, "forward:80", Ok("0.0.0.0:80")),
-            (&everywhere, "forward:127.0.0.1:90", Ok("127.0.0.1:90")),
-            (
-                &everywhere,
-                "forward:[::1]:90",
-                Err("on 0.0.0.0, not on ::1"),
-            ),
-            (&everywhere, "forward:91", Err("ports 80-90, not 91")),
-            (&everywhere, "forward:0", Err("ports 80-90, not 0")),
-            (&one, "forward:8080", Ok("127.0.0.1:8080")),
-            (&one, "forward:8081", Err("ports 8080, not 8081")),
-        ] {
-            let address = grant.listener(&spec.parse().unwrap());
-            match (address, expected) {
-                (Ok(address), Ok(expected)) => assert_eq!(address.to_string(), expected),
-                (Err(reason), Err(expected)) => {
-                    assert!(reason.to_string().contains(expected), "{spec}: {reason}");
-                }
-                (address, expected) => panic!("{spec}: {address:?}, not {expected:?}"),
-            }
-        }
     }
 
     #[test]

@@ -216,6 +216,8 @@ impl FromStr for Kind {
     }
 }
 
+impl_text!(Kind, "a kind, such as \"http\"");
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::ClientId,
+    config::{ClientId, Proof},
     http::{Gather, Gathered},
     key::Key,
     reactor::{
@@ -563,16 +563,16 @@ impl Server {
             .id
             .parse()
             .map_err(|_| Refusal::Protocol("malformed client id in hello".into()))?;
-        let token = self.config.grant(&client).token;
+        let proof = self.config.grant(&client).proof;
         let Some(entry) = self.links.entry(link) else {
             return Ok(());
         };
         let State::Hello(_, challenge) = &entry.state else {
             return Ok(());
         };
-        let proof = match &token {
-            None => None,
-            Some(token) => {
+        let proof = match &proof {
+            Proof::Nothing => None,
+            Proof::Token(token) => {
                 let right = hello.proof.as_deref().is_some_and(|proof| {
                     challenge.verify(token.as_bytes(), Prover::Client, client.as_str(), proof)
                 });
@@ -581,6 +581,14 @@ impl Server {
                     return Err(Refusal::WrongToken);
                 }
                 Some(challenge.prove(token.as_bytes(), Prover::Server, client.as_str()))
+            }
+            // It hears no more than one that has a token and does not know it.
+            Proof::Impossible => {
+                warn!(
+                    "link from {}: client {client} is not among those that have tokens",
+                    entry.peer
+                );
+                return Err(Refusal::WrongToken);
             }
         };
         let welcome = Welcome {

@@ -236,6 +236,13 @@ impl Proxies {
         Ok(proxy)
     }
 
+    /// How many a client has asked for.
+    fn exposed_by(&self, client: &ClientId) -> usize {
+        let exposed =
+            |proxy: &Proxy| proxy.client == *client && matches!(proxy.origin, Origin::Exposed(_));
+        self.slab.iter().filter(|(_, proxy)| exposed(proxy)).count()
+    }
+
     /// A client is there: its proxies are served by `link` from now on.
     pub fn found(&mut self, client: &ClientId, link: u32) {
         for (_, proxy) in &mut self.slab {
@@ -411,9 +418,8 @@ impl Server {
         if options.tls && self.tls.len() == 0 {
             return Err(format!("{spec}: the server has no certificate for tls"));
         }
-        let address = self
-            .config
-            .grant(client)
+        let grant = self.config.grant(client);
+        let address = grant
             .listener(spec)
             .map_err(|refused| format!("{spec}: {refused}"))?;
         if let Some(refused) = options.exposed_to_strangers(spec, address.ip()) {
@@ -446,16 +452,10 @@ impl Server {
             proxy.link = Some(link);
             return Ok(same);
         }
-        if self
-            .proxies
-            .slab
-            .iter()
-            .filter(|(_, proxy)| proxy.client == *client)
-            .count()
-            >= EXPOSED_PER_CLIENT_MAX
-        {
+        let max = grant.max_proxies();
+        if self.proxies.exposed_by(client) >= max {
             return Err(format!(
-                "{spec}: this client has {EXPOSED_PER_CLIENT_MAX} proxies already"
+                "{spec}: the server lets this client expose {max} proxies, and it has as many"
             ));
         }
         let origin = Origin::Exposed(None);
@@ -552,9 +552,6 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Characters of a refusal's text, so that it fits into a control frame whatever it quotes.
 const REFUSAL_MAX: usize = 512;
-
-/// Listeners cost descriptors, which are for users; no known client needs a quarter of this.
-const EXPOSED_PER_CLIENT_MAX: usize = 1000;
 
 #[cfg(test)]
 mod tests {
