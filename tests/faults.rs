@@ -357,13 +357,13 @@ fn users_who_take_all_descriptors_keep_neither_clients_nor_the_operator_out() {
     tunnel
         .server
         .log()
-        .wait_for("reload: 1 certificates read again");
+        .wait_for("closed, 1 certificates");
     // Strangers who say nothing at the clients' listener take what is left, and not for long.
     let strangers: Vec<TcpStream> = (0..24).map(|_| connect(tunnel.link())).collect();
     tunnel.server.log().wait_for("handshake too slow while");
     let mark = tunnel.server.log().mark();
     tunnel.server.signal("HUP");
-    let read_again = "reload: 1 certificates read again";
+    let read_again = "closed, 1 certificates";
     tunnel.server.log().wait_for_since(mark, read_again);
     let third = Siding::start(["client", "--id", "c", "--server", &url, "--ca", &ca]);
     third.log().wait_for(": up to ");

@@ -116,3 +116,42 @@ fn where_each_client_has_its_own_token_nobody_links_with_another() {
         assert_eq!(linked.log().count(": down"), 0);
     }
 }
+
+#[test]
+fn a_client_exposes_only_names_that_are_its_own() {
+    let http = HttpOrigin::greeting();
+    let (server, _files) =
+        server(r#"{ "clients": [ { "id": "a", "hosts": [ "a.test", "*.a.test" ] } ] }"#);
+    let scratch = Scratch::new();
+    let target = http.address();
+    for (kind, hosts, refused) in [
+        (
+            "http",
+            r#""hosts": [ "www.a.test", "*.b.a.test", "A.test" ]"#,
+            None,
+        ),
+        ("tls", r#""hosts": [ "*.a.test" ]"#, None),
+        ("tcp", r#""max_connections": 9"#, None),
+        (
+            "http",
+            r#""hosts": [ "a.test", "b.test" ]"#,
+            Some("expose hosts a.test, *.a.test, not b.test"),
+        ),
+        ("tls", r#""hosts": [ "*.test" ]"#, Some("not *.test")),
+        ("http", r#""paths": [ "/" ]"#, Some("not any")),
+    ] {
+        let json =
+            format!(r#"{{ "id": "a", "expose": [ {{ "spec": "{kind}:0:{target}", {hosts} }} ] }}"#);
+        let config = scratch.write("client.json", json).display().to_string();
+        let url = format!("ws://{}", server.link_address());
+        let client = Siding::start(["client", "--server", &url, "--config", &config]);
+        match refused {
+            None => {
+                client.log().wait_for(": open at ");
+            }
+            Some(said) => {
+                client.log().wait_for(said);
+            }
+        }
+    }
+}

@@ -37,6 +37,7 @@ pub(super) fn read(
                 binds: entry.bind.map_or(usual.binds, |binds| binds.0),
                 kinds: entry.kinds,
                 max_proxies: entry.max_proxies.unwrap_or(usual.max_proxies),
+                hosts: entry.hosts,
             },
         })
     };

@@ -28,6 +28,7 @@ use super::{
     UpgradeFields,
     grant::{Binds, max_proxies},
     locate,
+    routes::Names,
     value::{Address, Bind, LogLevel, PortRange, Spin},
     via,
 };
@@ -196,6 +197,8 @@ pub struct GrantFile {
     /// How many.
     #[serde(default, deserialize_with = "max_proxies")]
     pub max_proxies: Option<usize>,
+    /// For which names.
+    pub hosts: Option<Names>,
 }
 
 /// A client's configuration as written; what is absent may come from flags or defaults.

@@ -17,6 +17,7 @@ use serde::{
 
 use super::{
     ClientId, Kind, Spec, Token,
+    routes::{Name, Names},
     value::{Bind, Invalid, PortRange, count_within},
 };
 
@@ -42,6 +43,8 @@ pub struct Terms {
     pub kinds: Option<Vec<Kind>>,
     /// How many.
     pub max_proxies: usize,
+    /// For which names, where it shares a port or means to; `None` for any, and for none at all.
+    pub hosts: Option<Names>,
 }
 
 /// What a client must prove and may ask for: the answer of [`ServerConfig::grant`](super::ServerConfig::grant).
@@ -85,6 +88,7 @@ impl Terms {
             binds: vec![bind],
             kinds: None,
             max_proxies: Self::PROXIES_MAX,
+            hosts: None,
         }
     }
 
@@ -133,7 +137,42 @@ impl Terms {
     }
 }
 
+impl Proof {
+    /// Whether who has proved the one would prove the other.
+    pub fn is_same(&self, other: &Proof) -> bool {
+        match (self, other) {
+            (Proof::Token(one), Proof::Token(other)) => one.as_bytes() == other.as_bytes(),
+            (Proof::Nothing, Proof::Nothing) | (Proof::Impossible, Proof::Impossible) => true,
+            _ => false,
+        }
+    }
+}
+
 impl Grant {
+    /// Whether the client may have these names.
+    ///
+    /// # Errors
+    /// It may not; the reason is meant for the client.
+    pub fn names(&self, kind: Kind, hosts: &Names) -> Result<(), Invalid> {
+        let Some(granted) = self.terms.as_ref().and_then(|terms| terms.hosts.as_ref()) else {
+            return Ok(());
+        };
+        if !kind.has_routes() {
+            return Ok(());
+        }
+        let refused = |what: &dyn fmt::Display| {
+            Err(Invalid::new(format!(
+                "the server lets this client expose hosts {granted}, not {what}"
+            )))
+        };
+        let is_granted = |name: &Name| granted.iter().any(|granted| granted.covers(name));
+        match hosts.iter().find(|name| !is_granted(name)) {
+            Some(name) => refused(name),
+            None if hosts.is_empty() => refused(&"any"),
+            None => Ok(()),
+        }
+    }
+
     /// As the terms have it.
     ///
     /// # Errors

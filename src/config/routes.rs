@@ -70,16 +70,9 @@ impl Routes<'_> {
 
 impl fmt::Display for Routes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for name in &*self.hosts.0 {
-            write!(f, "{separator}{name}")?;
-            separator = ", ";
-        }
-        for path in &*self.paths.0 {
-            write!(f, "{separator}{path}")?;
-            separator = ", ";
-        }
-        Ok(())
+        let both = !self.hosts.is_empty() && !self.paths.is_empty();
+        let separator = if both { ", " } else { "" };
+        write!(f, "{}{separator}{}", self.hosts, self.paths)
     }
 }
 
@@ -257,6 +250,17 @@ macro_rules! list {
             /// What there is.
             pub fn iter(&self) -> impl Iterator<Item = &$entry> {
                 self.0.iter()
+            }
+        }
+
+        impl fmt::Display for $list {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut separator = "";
+                for entry in self.iter() {
+                    write!(f, "{separator}{entry}")?;
+                    separator = ", ";
+                }
+                Ok(())
             }
         }
 

@@ -421,6 +421,10 @@ impl Server {
         let grant = self.config.grant(client);
         let address = grant
             .listener(spec)
+            .and_then(|address| {
+                grant.names(spec.kind, &options.hosts)?;
+                Ok(address)
+            })
             .map_err(|refused| format!("{spec}: {refused}"))?;
         if let Some(refused) = options.exposed_to_strangers(spec, address.ip()) {
             return Err(format!("{spec}: {refused}"));

@@ -8,7 +8,7 @@ use log::{error, info, warn};
 use super::{Owner, Server, secure::Acceptor};
 use crate::{
     clock::Now,
-    config::{ServerConfig, Token},
+    config::ServerConfig,
     reactor::{Reactor, net::Net},
     tunnel::{control::Reason, link::CloseReason},
 };
@@ -57,8 +57,8 @@ impl Server {
         self.securing.set_max(config.limits.user_handshakes);
         let old = std::mem::replace(&mut self.config, config.into());
         for (client, link) in self.links.of_clients() {
-            let bytes = |token: Option<Token>| token.map(|token| token.as_bytes().to_vec());
-            if bytes(old.grant(&client).token) != bytes(self.config.grant(&client).token) {
+            let [before, after] = [&old, &self.config].map(|config| config.grant(&client).proof);
+            if !before.is_same(&after) {
                 let why = "the token of this client has changed";
                 self.close_link(io, link, CloseReason::Done, why, Reason::LinkLost);
             }

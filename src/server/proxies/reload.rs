@@ -69,7 +69,9 @@ impl Proxies {
                 Origin::Configured => !kept.iter().any(|(other, _)| *other as usize == *index),
                 // What a client has asked for it keeps, if it may still.
                 Origin::Exposed(_) => {
-                    let granted = new.grant(&proxy.client).listener(&proxy.spec);
+                    let grant = new.grant(&proxy.client);
+                    let names = grant.names(proxy.spec.kind, &proxy.options.hosts);
+                    let granted = names.and_then(|()| grant.listener(&proxy.spec));
                     !granted.is_ok_and(|address| {
                         proxy.spec.port == 0 && address.ip() == proxy.address.ip()
                             || address == proxy.address
