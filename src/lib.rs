@@ -7,12 +7,13 @@
 //! - [`tunnel`]: pure protocol: frames, windows, relays, the mux of one link, the link itself.
 //! - [`http`]: pure HTTP/1.1: heads, framing, error replies.
 //! - [`socks`]: pure SOCKS5: what a user says before its bytes.
+//! - [`proxy_protocol`]: pure: what one proxy says to the next of whose connection it is.
 //! - [`pool`]: pure: which parked connection to use, park or refuse, with reasons.
 //! - [`server`], [`client`]: the two roles, which join all of these and never each other.
 //! - [`demo`]: both roles and two small origins in one process.
 //!
-//! Time and IO are arguments: nothing in `tunnel`, `http`, `socks` or `pool` reads a clock or holds a socket,
-//! so the release code runs on real sockets and on a simulated network alike.
+//! Time and IO are arguments: nothing in `tunnel`, `http`, `socks`, `proxy_protocol` or `pool` reads a clock
+//! or holds a socket, so the release code runs on real sockets and on a simulated network alike.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod http;
 pub mod key;
 mod lend;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod reactor;
 pub mod run;
 pub mod server;
