@@ -553,6 +553,14 @@ fn server(
         ));
     }
 
+    if token.is_none()
+        && !file.accept_proxy.is_empty()
+        && let Some(document) = document
+    {
+        let reason = "a server without a token is for this machine alone, and a balancer lets others through to it: give it one by --token-file, SIDING_TOKEN or token_file";
+        return Err(document.error("accept_proxy", reason));
+    }
+
     let files = Files { document };
     let first = files.identity((typed.cert, typed.key), (file.cert, file.key))?;
     let mut identities = Vec::from_iter(first);
@@ -653,6 +661,7 @@ fn server(
         client_ca,
         allow_from: file.allow_from,
         deny_from: file.deny_from,
+        accept_proxy: file.accept_proxy,
         proxies,
         clients,
         memory_max: typed.memory_max.or(file.memory_max),

@@ -238,6 +238,66 @@ fn address_lists_stand_where_somebody_comes_in() {
 }
 
 #[test]
+fn balancers_are_named_and_targets_told_where_that_makes_sense() {
+    let folder = Folder::new("cli-balancers");
+    folder.file("edge.token", TOKEN);
+    let server = folder.file(
+        "server.json",
+        r#"{ "token_file": "edge.token", "accept_proxy": [ "10.0.0.0/8" ],
+             "proxies": [ { "client": "a", "spec": "ssh:22:b:22", "accept_proxy": [ "::1" ], "proxy_protocol": "v2" } ] }"#,
+    );
+    let config = server_of(&["server", "--config", text(&server)], None);
+    let address = |text: &str| text.parse().unwrap();
+    assert!(config.accept_proxy.contains(address("10.8.0.1")));
+    assert!(config.accept_proxy.contains(address("::ffff:10.8.0.1")));
+    assert!(!config.accept_proxy.contains(address("127.0.0.1")));
+    assert!(
+        !ServerConfig::default()
+            .accept_proxy
+            .contains(address("127.0.0.1"))
+    );
+    let options = &config.proxies[0].options;
+    assert_eq!(options.proxy_protocol, "v2".parse().ok());
+    assert!(options.accept_proxy.contains(address("::1")));
+
+    let entry = |options: &str| format!("{{ \"client\": \"a\", \"spec\": {options} }}");
+    let proxies = |entries: &[String]| format!("{{ \"proxies\": [\n{} ] }}", entries.join(",\n"));
+    for (json, expected) in [
+        (
+            "{ \"accept_proxy\": [ \"127.0.0.1\" ] }".to_owned(),
+            "line 1: accept_proxy: a server without a token is for this machine alone",
+        ),
+        (
+            proxies(&[entry(r#""http:80:b:80", "proxy_protocol": "v1""#)]),
+            "line 2: proxies[0].proxy_protocol: proxy_protocol is for the kinds tcp, ssh, telnet and tls, not for http",
+        ),
+        (
+            proxies(&[entry(r#""tcp:80:b:80", "proxy_protocol": "v3""#)]),
+            "line 2: proxies[0].proxy_protocol: \"v3\" is not a version of the PROXY protocol",
+        ),
+        (
+            proxies(&[entry(r#""tcp:80:b:80", "accept_proxy": true"#)]),
+            "line 2: proxies[0].accept_proxy: invalid type: boolean",
+        ),
+        (
+            proxies(&[entry(r#""forward:80", "accept_proxy": [ "::1" ]"#)]),
+            "line 2: proxies[0]: a forward proxy behind a balancer",
+        ),
+        (
+            proxies(&[
+                entry(r#""http:80:b:80", "hosts": [ "a.test" ], "accept_proxy": [ "::1" ]"#),
+                entry(r#""http:80:c:80", "hosts": [ "b.test" ]"#),
+            ]),
+            "line 3: proxies[1]: proxies[0] listens on 127.0.0.1:80 already: all of a listener's proxies have the same accept_proxy",
+        ),
+    ] {
+        let file = folder.file("wrong.json", json);
+        let reason = refusal(&["check", "server", "--config", text(&file)]);
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[test]
 fn users_are_read_from_a_file_beside_the_configuration() {
     let folder = Folder::new("cli-users");
     folder.file("people", "alice:open sesame\n");

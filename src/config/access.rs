@@ -37,6 +37,12 @@ impl Networks {
         self.0.is_empty()
     }
 
+    /// Whether the address is in one of the networks; one in IPv6's clothes is taken for what it is.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.holds(special::unwrap_address(address))
+    }
+
     /// Whether the address, unwrapped, is in one of the networks.
     fn holds(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))

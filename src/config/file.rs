@@ -152,6 +152,8 @@ pub struct ServerFile {
     pub allow_from: Option<Networks>,
     /// Whence they may not.
     pub deny_from: Networks,
+    /// The balancers in front of their listener.
+    pub accept_proxy: Networks,
     /// As `--proxy`.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may expose.

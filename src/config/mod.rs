@@ -81,6 +81,8 @@ pub struct ServerConfig {
     pub allow_from: Option<Networks>,
     /// Whence they may not.
     pub deny_from: Networks,
+    /// The balancers in front of their listener: they say whose each connection is before its first byte.
+    pub accept_proxy: Networks,
     /// What the server asks of its clients.
     pub proxies: Vec<ProxyEntry>,
     /// What single clients may ask of the server; ids are unique.
@@ -106,6 +108,7 @@ impl Default for ServerConfig {
             client_ca: None,
             allow_from: None,
             deny_from: Networks::default(),
+            accept_proxy: Networks::default(),
             proxies: Vec::new(),
             clients: Vec::new(),
             memory_max: None,

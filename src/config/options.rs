@@ -19,6 +19,7 @@ use super::{
     users::Users,
     value::{self, Invalid, impl_text},
 };
+use crate::proxy_protocol::Version;
 
 /// Options of one proxy; absent ones have the defaults of its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,12 @@ pub struct ProxyOptions {
         deserialize_with = "connections"
     )]
     pub max_connections: Option<usize>,
+    /// The balancers in front of its listener: they say whose each connection is before its first byte.
+    #[serde(skip_serializing_if = "Networks::is_empty")]
+    pub accept_proxy: Networks,
+    /// The target is told whose each connection is, before its first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Version>,
     /// Where the users stand, relative to the configuration.
     #[serde(skip_serializing)]
     pub users_file: Option<PathBuf>,
@@ -96,6 +103,10 @@ impl ProxyOptions {
         }
         if (of == Kind::Tls) != (other_of == Kind::Tls) || self.tls != other.tls {
             return refused("all of a listener's proxies speak TLS to its users, or none does");
+        }
+        // What a connection begins with must be known before it is known for whom it is.
+        if self.accept_proxy != other.accept_proxy {
+            return refused("all of a listener's proxies have the same accept_proxy");
         }
         if self.routes().clash(&other.routes()) {
             return refused("their hosts and paths are not told apart");
@@ -163,10 +174,19 @@ impl ProxyOptions {
     pub fn exposed_to_strangers(&self, spec: &Spec, address: IpAddr) -> Option<Invalid> {
         let open = self.users.is_none() && self.allow_from.is_none();
         let choose = matches!(spec.kind, Kind::Forward | Kind::Socks5);
-        (choose && open && !address.to_canonical().is_loopback()).then(|| {
+        if !(choose && open) {
+            return None;
+        }
+        let kind = spec.kind;
+        if !address.to_canonical().is_loopback() {
+            return Some(Invalid::new(format!(
+                "a {kind} proxy on {address} would serve anybody who finds it: give it users_file or allow_from (in an object with spec), or let it listen on 127.0.0.1"
+            )));
+        }
+        // Its own address says nothing of whom a balancer lets through to it.
+        (!self.accept_proxy.is_empty()).then(|| {
             Invalid::new(format!(
-                "a {} proxy on {address} would serve anybody who finds it: give it users_file or allow_from (in an object with spec), or let it listen on 127.0.0.1",
-                spec.kind
+                "a {kind} proxy behind a balancer (accept_proxy) would serve anybody whom that lets through: give it users_file or allow_from"
             ))
         })
     }
@@ -194,6 +214,18 @@ impl ProxyOptions {
                 "users_file is for the kinds http, https, forward and socks5, not for {kind}"
             );
             return Some(("users_file", Invalid::new(reason)));
+        }
+        if self.proxy_protocol.is_some() && !(kind.is_raw() || kind == Kind::Tls) {
+            let instead = match kind {
+                Kind::Http | Kind::Https => {
+                    ", whose connections serve many users: X-Forwarded-For tells of them"
+                }
+                _ => "",
+            };
+            let reason = format!(
+                "proxy_protocol is for the kinds tcp, ssh, telnet and tls, not for {kind}{instead}"
+            );
+            return Some(("proxy_protocol", Invalid::new(reason)));
         }
         if matches!(kind, Kind::Http | Kind::Https) {
             return None;
@@ -279,6 +311,38 @@ impl_text!(
     HostPolicy,
     "a string: \"user\", \"target\" or a name, such as \"api.example.com\""
 );
+
+impl FromStr for Version {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let is = |word: &str| text.eq_ignore_ascii_case(word);
+        match () {
+            () if is("v1") => Ok(Self::V1),
+            () if is("v2") => Ok(Self::V2),
+            () => Err(Invalid::new(format!(
+                "{text:?} is not a version of the PROXY protocol: \"v1\" or \"v2\""
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl_text!(Version, "a string: \"v1\" or \"v2\"");
 
 #[cfg(test)]
 mod tests {
@@ -446,6 +510,81 @@ mod tests {
         ] {
             let refused = options.exposed_to_strangers(spec, address.parse().unwrap());
             assert_eq!(refused.is_some(), expected, "{spec} on {address}");
+        }
+    }
+
+    #[test]
+    fn a_balancer_in_front_makes_strangers_of_everybody() {
+        let lists = |json: &str| serde_json::from_str::<ProxyOptions>(json).unwrap();
+        let behind = lists(r#"{ "accept_proxy": ["127.0.0.1"] }"#);
+        let known = lists(r#"{ "accept_proxy": ["127.0.0.1"], "allow_from": ["10.0.0.0/8"] }"#);
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        for kind in ["forward:1", "socks5:1"] {
+            let spec: Spec = kind.parse().unwrap();
+            let refused = behind.exposed_to_strangers(&spec, loopback).expect(kind);
+            assert!(
+                refused.to_string().contains("behind a balancer"),
+                "{refused}"
+            );
+            assert_eq!(known.exposed_to_strangers(&spec, loopback), None);
+        }
+        let spec: Spec = "tcp:1:a:2".parse().unwrap();
+        assert_eq!(behind.exposed_to_strangers(&spec, loopback), None);
+    }
+
+    #[test]
+    fn a_header_goes_where_a_connection_has_one_user() {
+        let options: ProxyOptions =
+            serde_json::from_str(r#"{ "proxy_protocol": "V2", "accept_proxy": ["::1"] }"#).unwrap();
+        assert_eq!(options.proxy_protocol, Some(Version::V2));
+        let said = options.to_json();
+        assert_eq!(
+            Value::Object(said.clone()).to_string(),
+            r#"{"accept_proxy":["[::1]"],"proxy_protocol":"v2"}"#
+        );
+        assert_eq!(ProxyOptions::from_json(&said).as_ref(), Ok(&options));
+        for kind in [
+            Kind::Tcp,
+            Kind::Ssh,
+            Kind::Telnet,
+            Kind::Tls,
+            Kind::Http,
+            Kind::Https,
+            Kind::Forward,
+            Kind::Socks5,
+        ] {
+            let misplaced = options.misplaced(kind);
+            if kind.is_raw() || kind == Kind::Tls {
+                assert_eq!(misplaced, None);
+                continue;
+            }
+            let (field, reason) = misplaced.expect("misplaced");
+            let reason = reason.to_string();
+            assert_eq!(field, "proxy_protocol");
+            assert!(
+                reason.contains(&format!("and tls, not for {kind}")),
+                "{reason}"
+            );
+            assert_eq!(reason.contains("X-Forwarded-For"), kind.has_target());
+        }
+        for wrong in ["\"v3\"", "\"\"", "2", "true", "null", "[\"v1\"]"] {
+            let json = format!(r#"{{ "proxy_protocol": {wrong} }}"#);
+            let read = serde_json::from_str::<ProxyOptions>(&json);
+            assert_eq!(read.is_ok(), wrong == "null", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_shares_a_listener_believes_the_same_balancers() {
+        let lists = |json: &str| serde_json::from_str::<ProxyOptions>(json).unwrap();
+        let a = lists(r#"{ "hosts": ["a.test"], "accept_proxy": ["10.0.0.0/8"] }"#);
+        let b = lists(r#"{ "hosts": ["b.test"], "accept_proxy": ["10.0.0.0/8"] }"#);
+        let none = lists(r#"{ "hosts": ["b.test"] }"#);
+        let more = lists(r#"{ "hosts": ["b.test"], "accept_proxy": ["10.0.0.0/8", "::1"] }"#);
+        assert_eq!(a.beside(Kind::Http, &b, Kind::Https), Ok(()));
+        for other in [none, more] {
+            let refused = a.beside(Kind::Tls, &other, Kind::Tls).unwrap_err();
+            assert!(refused.to_string().contains("the same accept_proxy"));
         }
     }
 

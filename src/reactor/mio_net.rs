@@ -234,6 +234,10 @@ impl Net for MioNet {
         listener.local_addr()
     }
 
+    fn near_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr> {
+        stream.near_address()
+    }
+
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)> {
         loop {
             match listener.accept() {

@@ -282,6 +282,18 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         Ok(peer)
     }
 
+    /// The address at which the peer of an accepted connection has found us.
+    ///
+    /// # Errors
+    /// The system's own: the connection is dead.
+    pub fn near_address(&mut self, key: Key) -> io::Result<SocketAddr> {
+        let (socket, net) = self.lend(key)?;
+        match &socket.kind {
+            Kind::Stream(stream) => net.near_address(stream),
+            Kind::Listener(_) | Kind::Timer => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Marks an accepted connection as a link: a short queue of unsent bytes.
     pub fn prefer_latency(&mut self, key: Key) {
         if let Ok((
@@ -415,7 +427,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     }
 
     /// Speaks TLS on a connection from here on: what is read and written is plaintext. Nothing may
-    /// be before [`Reactor::handshake`] says that it is complete.
+    /// be before [`Reactor::handshake`] says that it is complete. What was given back before belongs to TLS.
     pub fn start_tls(&mut self, key: Key, session: Session, purpose: Purpose) {
         if self.scratch.is_empty() {
             self.scratch = vec![0; tls::SCRATCH];
@@ -425,7 +437,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 Purpose::Link => tls::LINK_UNSENT_MAX,
                 _ => tls::UNSENT_MAX,
             };
-            socket.tls = Some(Box::new(Tls::new(session, unsent_max)));
+            let begun = socket.unread.take();
+            let begun = begun.map_or_else(Vec::new, |unread| unread.rest().to_vec());
+            socket.tls = Some(Box::new(Tls::new(session, begun, unsent_max)));
         }
     }
 

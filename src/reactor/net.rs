@@ -47,6 +47,13 @@ pub trait Net {
     /// The system's own.
     fn local_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr>;
 
+    /// The address at which the peer of an accepted stream has found us, which its listener does not say
+    /// where it listens on all of them.
+    ///
+    /// # Errors
+    /// The system's own; `Unsupported` for what is not TCP.
+    fn near_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
+
     /// Takes one connection that waits, not yet registered.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub enum Session {}
 pub(super) struct Tls(Session);
 
 impl Tls {
-    pub fn new(session: Session, _: usize) -> Tls {
+    pub fn new(session: Session, _: Vec<u8>, _: usize) -> Tls {
         Tls(session)
     }
 

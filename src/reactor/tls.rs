@@ -29,8 +29,8 @@ pub(super) trait Wire {
 /// A session, and what waits in it.
 pub(super) struct Tls {
     session: Session,
-    /// Ciphertext that the session has not taken. Empty but for peers that cut their records so that
-    /// one read brings more plaintext than a session may hold.
+    /// Ciphertext that the session has not taken. Empty but for what came before the session did, and for
+    /// peers that cut their records so that one read brings more plaintext than a session may hold.
     backlog: Vec<u8>,
     /// Decrypted bytes that nobody has read; once the session has failed, no more than there are.
     plaintext: usize,
@@ -45,12 +45,13 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// At most `unsent_max` bytes of plaintext are taken to be sent at once.
-    pub fn new(mut session: Session, unsent_max: usize) -> Tls {
+    /// A session, and what was read for it already. At most `unsent_max` bytes of plaintext are taken to be
+    /// sent at once.
+    pub fn new(mut session: Session, begun: Vec<u8>, unsent_max: usize) -> Tls {
         session.set_buffer_limit(Some(unsent_max));
         Tls {
             session,
-            backlog: Vec::new(),
+            backlog: begun,
             plaintext: 0,
             unsent: 0,
             ended: false,

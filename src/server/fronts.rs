@@ -1,8 +1,8 @@
 //! Users' connections: what all fronts share, and the raw ones.
 //!
-//! A raw front is one stream from its first byte to its last. An HTTP front (see `exchange`) carries
-//! one exchange at a time, and becomes raw after CONNECT or an upgrade; one of SOCKS5 (see `socks`) once its
-//! target is connected.
+//! How a connection comes to be one stands in `arrivals`. A raw front is one stream from its first byte to
+//! its last. An HTTP front (see `exchange`) carries one exchange at a time, and becomes raw after CONNECT or
+//! an upgrade; one of SOCKS5 (see `socks`) once its target is connected.
 
 mod table;
 
@@ -13,24 +13,22 @@ use std::{
     rc::Rc,
 };
 
-use log::{debug, info, trace};
+use log::{debug, info};
 
 pub(super) use self::table::Fronts;
 use super::{
     Owner, Server,
-    admission::{Full, Place},
+    admission::Place,
     handshakes::Handshake,
+    introduction::{TOO_SLOW, Whence},
     socks,
 };
 use crate::{
     clock::Now,
-    config::Kind,
-    http::{Body, CONNECT_ESTABLISHED, Gather, Refused, turned_away},
+    http::{Body, CONNECT_ESTABLISHED, Gather, Refused},
     key::Key,
-    reactor::{
-        Deadline, Reactor,
-        net::{Net, Purpose},
-    },
+    proxy_protocol::{self, Ends},
+    reactor::{Deadline, Reactor, net::Net},
     socks::{Code, Stage},
     tunnel::{
         control::{How, ProxyConnect, Reason},
@@ -47,7 +45,8 @@ pub(super) struct Front {
     /// The link that carries its stream, while it has one.
     pub link: u32,
     pub user: UserId,
-    /// Whence the user comes; an IPv4 address as a mapped one, which takes a word less than both kinds.
+    /// Whence the user comes, or the balancer that has yet to say so; an IPv4 address as a mapped one, which
+    /// takes a word less than both kinds.
     address: Ipv6Addr,
     /// What it takes of what there may be.
     place: Place,
@@ -55,9 +54,24 @@ pub(super) struct Front {
 }
 
 /// What a front is doing.
+///
+/// ```text
+/// arrived --> Securing --> Head <--> Exchange --> Raw        (each stage where it is spoken)
+///    |     ^           \-> Socks --> Connect  --> Raw
+///    |     |           \-> Named ---------------> Raw
+///    v     |           \------------------------> Raw
+///  Introducing                (from a balancer, until its header is whole)
+/// ```
 pub(super) enum State {
+    /// A balancer has yet to say whose it is.
+    Introducing {
+        /// Its place among those, where TLS follows.
+        handshake: Option<Handshake>,
+        /// The balancer's.
+        port: u16,
+    },
     /// TLS does not stand yet.
-    Securing(Handshake),
+    Securing(Handshake, Box<Whence>),
     /// A request head is awaited.
     Head(Gather),
     /// An exchange is under way.
@@ -71,11 +85,24 @@ pub(super) enum State {
     /// A message of SOCKS5 is awaited.
     Socks(Stage),
     /// The beginning of TLS with the target is awaited, for the name in it.
-    Named,
+    Named(
+        #[cfg_attr(
+            not(feature = "tls"),
+            expect(dead_code, reason = "nobody gets any further then")
+        )]
+        Box<Whence>,
+    ),
     /// The target is being dialled, the user waits to hear of it.
     Connect(Handle, Spoken),
     /// Bytes both ways.
     Raw(Handle),
+}
+
+impl State {
+    /// Takes it out; another is about to take its place.
+    pub fn take(&mut self) -> State {
+        std::mem::replace(self, State::Head(Gather::default()))
+    }
 }
 
 /// What a user spoke when it asked for a target, and so how it is answered.
@@ -86,6 +113,26 @@ pub(super) enum Spoken {
 }
 
 impl Front {
+    /// A connection of which nothing has been read.
+    pub fn new(
+        key: Key,
+        proxy: u32,
+        user: UserId,
+        address: IpAddr,
+        place: Place,
+        state: State,
+    ) -> Front {
+        Front {
+            key,
+            proxy,
+            link: u32::MAX,
+            user,
+            address: as_v6(address),
+            place,
+            state,
+        }
+    }
+
     /// Whence the user comes; a v4-mapped address unwrapped.
     pub fn address(&self) -> IpAddr {
         self.address.to_canonical()
@@ -93,7 +140,11 @@ impl Front {
 
     fn stream(&self) -> Option<Handle> {
         match self.state {
-            State::Securing(_) | State::Head(_) | State::Socks(_) | State::Named => None,
+            State::Introducing { .. }
+            | State::Securing(..)
+            | State::Head(_)
+            | State::Socks(_)
+            | State::Named(_) => None,
             State::Exchange { stream, .. } | State::Connect(stream, _) | State::Raw(stream) => {
                 Some(stream)
             }
@@ -102,120 +153,15 @@ impl Front {
 }
 
 impl Server {
-    pub(super) fn user_arrived<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        proxy: u32,
-        key: Key,
-        peer: SocketAddr,
-        now: Now,
-    ) {
-        // Before a byte is read, whatever is spoken here.
-        if !self.proxies.admit(proxy, peer.ip(), now) {
-            return io.close(key);
-        }
-        let Some(found) = self.proxies.find(proxy) else {
-            return io.close(key);
-        };
-        let users_max = found.users_max(self.config.limits.connections_per_proxy);
-        let admitted = self.fronts.admission.admit(proxy, &found.client, users_max);
-        let place = match admitted {
-            Ok(place) => place,
-            Err(full) => return self.turn_away(io, proxy, key, peer, full, now),
-        };
-        let connected = self.users.after(now.unix.as_nanos() as u64);
-        let user = UserId {
-            port: found.address.port(),
-            connected,
-            exchange: 0,
-        };
-        let front = self.fronts.insert(Front {
-            key,
-            proxy,
-            link: u32::MAX,
-            user,
-            address: Ipv6Addr::UNSPECIFIED,
-            place,
-            state: State::Head(Gather::default()),
-        });
-        if let Err(full) = self.fronts.comes_from(front, peer.ip(), now.instant) {
-            self.fronts.remove(front as usize);
-            return self.turn_away(io, proxy, key, peer, full, now);
-        }
-        trace!("{user} from {peer} at proxy {}", found.id);
-        io.set_owner(key, Owner::Front(front));
-        if !found.options.tls {
-            return self.user_may_speak(io, front, now);
-        }
-        let Some(session) = self.tls.user(found.spec.kind.is_http()) else {
-            self.fronts.remove(front as usize);
-            return io.close(key);
-        };
-        io.start_tls(key, session, Purpose::SecureUser);
-        let at = now.instant + self.config.timeouts.handshake;
-        io.set_deadline(key, Deadline::At(at));
-        let handshake = self.securing.begin(key, now.instant);
-        self.fronts[front as usize].state = State::Securing(handshake);
-    }
-
-    /// There is no place for a user. Where plain HTTP is spoken it is told so, unless too many are: before it
-    /// has said anything, so that the answer has no body and is right whatever is asked.
-    fn turn_away<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        proxy: u32,
-        key: Key,
-        peer: SocketAddr,
-        full: Full,
-        now: Now,
-    ) {
-        let Some(found) = self.proxies.find(proxy) else {
-            return io.close(key);
-        };
-        let admission = &mut self.fronts.admission;
-        if let Some(total) = admission.refused(full, now.instant) {
-            let address = peer.ip().to_canonical();
-            info!(
-                "proxy {}: refused a user from {address}, {full}, {total} so far",
-                found.id
-            );
-        }
-        let is_heard = found.spec.kind.is_http() && !found.options.tls;
-        if !is_heard || !admission.may_answer(now.instant) {
-            return io.close(key);
-        }
-        let (status, wait) = full.answer();
-        let mut answer = Vec::new();
-        turned_away(&mut answer, status, wait, now.unix);
-        io.farewell_at_most(key, &answer, self.config.timeouts.linger);
-    }
-
-    /// A user's bytes are its own from here on.
-    fn user_may_speak<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
-        let found = &mut self.fronts[front as usize];
-        let Front { key, proxy, .. } = *found;
-        let Some(kind) = self.proxies.find(proxy).map(|proxy| proxy.spec.kind) else {
-            self.fronts.remove(front as usize);
-            return io.close(key);
-        };
-        found.state = match kind {
-            Kind::Socks5 => State::Socks(Stage::Greeting),
-            Kind::Tls => State::Named,
-            _ => State::Head(Gather::default()),
-        };
-        if !kind.is_raw() {
-            io.set_deadline(
-                key,
-                Deadline::At(now.instant + self.config.timeouts.request_head),
-            );
-            return;
-        }
-        self.begin_raw(io, front, now);
-    }
-
     /// From here on all that a user says is the target's.
-    pub(super) fn begin_raw<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
-        if let Err(reason) = self.open_raw(io, front, now) {
+    pub(super) fn begin_raw<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        front: u32,
+        whence: &Whence,
+        now: Now,
+    ) {
+        if let Err(reason) = self.open_raw(io, front, whence, now) {
             info!("{}: refused, {reason}", self.fronts[front as usize].user);
             self.close_front(io, front);
         }
@@ -254,53 +200,16 @@ impl Server {
         }
     }
 
-    /// Goes on with the handshake of TLS.
-    fn secure_user<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
-        let Front { key, user, .. } = self.fronts[front as usize];
-        match io.handshake(key) {
-            Ok(true) => {
-                self.user_left_handshake(io, front);
-                self.user_may_speak(io, front, now);
-                // What came behind the handshake has had its event.
-                if self.fronts.contains(front as usize) {
-                    self.front_ready(io, front, now);
-                }
-            }
-            Ok(false) => {}
-            Err(error) => {
-                info!("{user}: refused, TLS: {error}");
-                self.drop_securing(io, front);
-            }
-        }
-    }
-
-    /// A handshake under way has had its time, and others wait.
-    pub(super) fn user_gives_way<N: Net>(&mut self, io: &mut Reactor<N, Owner>, key: Key) {
-        if let Some(Owner::Front(front)) = io.owner(key) {
-            self.drop_securing(io, front);
-        }
-    }
-
-    fn drop_securing<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        self.user_left_handshake(io, front);
-        io.close(self.fronts.remove(front as usize).key);
-    }
-
-    fn user_left_handshake<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        if let State::Securing(handshake) = self.fronts[front as usize].state {
-            for listener in self.securing.end(handshake) {
-                io.again(listener);
-            }
-        }
-    }
-
     fn open_raw<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
         front: u32,
+        whence: &Whence,
         now: Now,
     ) -> Result<(), Reason> {
-        let Front { proxy, user, .. } = self.fronts[front as usize];
+        let Front {
+            key, proxy, user, ..
+        } = self.fronts[front as usize];
         let proxy = self.proxies.find(proxy).ok_or(Reason::NoClient)?;
         let (Some(target), Some(remote_host)) = (&proxy.spec.target, &proxy.remote_host) else {
             return Err(Reason::NoClient);
@@ -313,7 +222,22 @@ impl Server {
             protocol: proxy.spec.kind.word().into(),
             request: None,
         };
-        let stream = self.open_stream(io, front, connect, Vec::new(), Body::raw(), now)?;
+        // It rides with the opening, so that the target has it before the user's first byte.
+        let header = match proxy.options.proxy_protocol {
+            Some(version) => {
+                let source = whence.source;
+                let destination = whence
+                    .destination
+                    .unwrap_or_else(|| reached(io, key, proxy.address));
+                let ends = Ends {
+                    source,
+                    destination,
+                };
+                proxy_protocol::header(version, ends)
+            }
+            None => Vec::new(),
+        };
+        let stream = self.open_stream(io, front, connect, header, Body::raw(), now)?;
         self.fronts[front as usize].state = State::Raw(stream);
         Ok(())
     }
@@ -360,9 +284,10 @@ impl Server {
         let link = found.link;
         let Some(stream) = found.stream() else {
             return match found.state {
-                State::Securing(_) => self.secure_user(io, front, now),
+                State::Introducing { .. } => self.introduce_user(io, front, now),
+                State::Securing(..) => self.secure_user(io, front, now),
                 State::Socks(_) => self.read_socks(io, front, now),
-                State::Named => self.read_hello(io, front, now),
+                State::Named(_) => self.read_hello(io, front, now),
                 _ => self.read_request(io, front, now),
             };
         };
@@ -418,9 +343,10 @@ impl Server {
         };
         let (link, key) = (found.link, found.key);
         match found.state {
-            State::Securing(_) => self.drop_securing(io, front),
+            State::Introducing { .. } => self.refuse_unintroduced(io, front, TOO_SLOW, io.now()),
+            State::Securing(..) => self.drop_unsecured(io, front),
             State::Head(_) => self.head_timeout(io, front),
-            State::Socks(_) | State::Named => {
+            State::Socks(_) | State::Named(_) => {
                 debug!("{}: closed, its negotiation took too long", found.user);
                 self.close_front(io, front);
             }
@@ -525,7 +451,11 @@ impl Server {
         };
         self.log_end(user, proxy, &ended, now);
         match self.fronts[front as usize].state {
-            State::Securing(_) | State::Head(_) | State::Socks(_) | State::Named => {}
+            State::Introducing { .. }
+            | State::Securing(..)
+            | State::Head(_)
+            | State::Socks(_)
+            | State::Named(_) => {}
             State::Raw(_) => {
                 let key = self.fronts.remove(front as usize).key;
                 match ended.end {
@@ -619,9 +549,9 @@ impl Server {
             .fronts
             .iter()
             .filter(|(_, front)| match &front.state {
-                State::Securing(_) => true,
+                State::Introducing { .. } | State::Securing(..) => true,
                 State::Head(gather) => gather.held() == 0 && !io.is_readable(front.key),
-                State::Socks(_) | State::Named => !io.is_readable(front.key),
+                State::Socks(_) | State::Named(_) => !io.is_readable(front.key),
                 _ => false,
             })
             .map(|(index, _)| index as u32)
@@ -631,6 +561,23 @@ impl Server {
             io.close(self.fronts.remove(front as usize).key);
         }
     }
+}
+
+/// An address as [`Front`] keeps it.
+fn as_v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
+/// Where a connection has come in that a listener at `listening` has accepted.
+fn reached<N: Net>(io: &mut Reactor<N, Owner>, key: Key, listening: SocketAddr) -> SocketAddr {
+    if !listening.ip().is_unspecified() {
+        return listening;
+    }
+    // Who is gone already has no address, and nobody who would miss it.
+    io.near_address(key).unwrap_or(listening)
 }
 
 #[cfg(test)]

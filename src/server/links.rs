@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  accepted --> Securing --TLS--> Upgrade --101--> Hello --proof, welcome--> Up --goaway--> draining
-//!                    \                \               \                       \
-//!                     no TLS           refused         wrong token             newer link, error, silence
+//!      |    ^       \                \               \                       \
+//!      |    |        no TLS           refused         wrong token             newer link, error, silence
+//!      |  PROXY header
+//!      v    |
+//!     Introducing        (from a balancer; without a header it is refused)
 //! ```
 //!
 //! A client id has at most one link that takes new streams: the newest. Everything a link carried
@@ -17,6 +20,7 @@ use slab::Slab;
 use super::{
     Owner, Server,
     handshakes::{Handshake, Handshakes},
+    introduction::{self, Introduction, TOO_SLOW},
 };
 use crate::{
     clock::Now,
@@ -24,7 +28,7 @@ use crate::{
     http::{Gather, Gathered},
     key::Key,
     reactor::{
-        Deadline, Flushed, Reactor, Session,
+        Deadline, Flushed, Reactor,
         net::{Net, Purpose},
     },
     tunnel::{
@@ -51,6 +55,7 @@ pub(super) struct Links {
 /// One link, or what may become one.
 pub(super) struct Entry {
     key: Key,
+    /// Whence it comes: from the balancer in front, until that has said so.
     peer: SocketAddr,
     /// Until it is welcomed.
     handshake: Handshake,
@@ -60,6 +65,8 @@ pub(super) struct Entry {
 }
 
 enum State {
+    /// A balancer has yet to say whose it is.
+    Introducing,
     /// TLS does not stand yet.
     Securing,
     /// The upgrade's head is awaited.
@@ -77,7 +84,7 @@ enum State {
 impl Entry {
     pub fn tunnel(&mut self) -> Option<&mut Tunnel> {
         match &mut self.state {
-            State::Securing | State::Upgrade(_) => None,
+            State::Introducing | State::Securing | State::Upgrade(_) => None,
             State::Hello(tunnel, _) | State::Up { tunnel, .. } => Some(tunnel),
         }
     }
@@ -86,7 +93,7 @@ impl Entry {
     fn name(&self) -> String {
         match &self.state {
             State::Up { client, .. } => client.to_string(),
-            State::Securing | State::Upgrade(_) | State::Hello(..) => {
+            State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 format!("from {}", self.peer)
             }
         }
@@ -106,36 +113,22 @@ impl Links {
         self.entries
             .iter()
             .map(|(_, entry)| match &entry.state {
-                State::Securing | State::Upgrade(_) => 0,
+                State::Introducing | State::Securing | State::Upgrade(_) => 0,
                 State::Hello(tunnel, _) | State::Up { tunnel, .. } => tunnel.mux.len(),
             })
             .sum()
     }
 
-    /// A connection from which TLS is expected, or an upgrade at once.
-    pub fn accepted<N: Net>(
-        &mut self,
-        key: Key,
-        peer: SocketAddr,
-        session: Option<Session>,
-        io: &mut Reactor<N, Owner>,
-    ) {
-        io.prefer_latency(key);
-        let state = match session {
-            Some(session) => {
-                io.start_tls(key, session, Purpose::Link);
-                State::Securing
-            }
-            None => State::Upgrade(Gather::default()),
-        };
+    /// A connection of which nothing is known but its peer.
+    fn accepted(&mut self, key: Key, peer: SocketAddr, now: Now) -> u32 {
         let link = self.entries.insert(Entry {
             key,
             peer,
-            handshake: self.handshakes.begin(key, io.now().instant),
-            state,
+            handshake: self.handshakes.begin(key, now.instant),
+            state: State::Introducing,
             scheduled: false,
         });
-        io.set_owner(key, Owner::Link(link as u32));
+        link as u32
     }
 
     pub fn entry(&mut self, link: u32) -> Option<&mut Entry> {
@@ -151,7 +144,7 @@ impl Links {
     pub fn up(&mut self, link: u32) -> Option<&mut Tunnel> {
         match &mut self.entry(link)?.state {
             State::Up { tunnel, .. } => Some(tunnel),
-            State::Securing | State::Upgrade(_) | State::Hello(..) => None,
+            State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => None,
         }
     }
 
@@ -178,7 +171,9 @@ impl Links {
                     tunnel.mux.goaway();
                     up.push(link as u32);
                 }
-                State::Securing | State::Upgrade(_) | State::Hello(..) => rest.push(link),
+                State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => {
+                    rest.push(link)
+                }
             }
         }
         for link in rest {
@@ -255,11 +250,105 @@ impl Server {
         tunnel.map_or_else(Sent::default, |tunnel| tunnel.sent())
     }
 
+    /// A connection has come in at the clients' listener.
+    pub(super) fn link_arrived<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        key: Key,
+        peer: SocketAddr,
+        now: Now,
+    ) {
+        let link = self.links.accepted(key, peer, now);
+        io.set_owner(key, Owner::Link(link));
+        if !self.config.accept_proxy.contains(peer.ip()) {
+            self.link_known(io, link, peer, now);
+        }
+        // One deadline for all that comes before its welcome.
+        let at = now.instant + self.config.timeouts.handshake;
+        io.set_deadline(key, Deadline::At(at));
+    }
+
+    /// Whose connection it is, is known from here on: all that depends on a client's address begins here.
+    fn link_known<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        source: SocketAddr,
+        now: Now,
+    ) {
+        let admitted = self.admits_link(source, now);
+        let Some(entry) = self.links.entry(link) else {
+            return;
+        };
+        let key = entry.key;
+        if !admitted {
+            let handshake = entry.handshake;
+            self.links.entries.remove(link as usize);
+            for listener in self.links.handshakes.end(handshake) {
+                io.again(listener);
+            }
+            return io.close(key);
+        }
+        entry.peer = source;
+        io.prefer_latency(key);
+        entry.state = match self.tls.link() {
+            Some(session) => {
+                io.start_tls(key, session, Purpose::Link);
+                State::Securing
+            }
+            None => State::Upgrade(Gather::default()),
+        };
+    }
+
+    /// Whether a link may come in from there. Those that may not are counted, and said now and then.
+    fn admits_link(&mut self, source: SocketAddr, now: Now) -> bool {
+        if !self.config.admits_client(source.ip()) {
+            if let Some(total) = self.refused_clients.count(now.instant) {
+                info!("link from {source}: refused by its address, {total} so far");
+            }
+            return false;
+        }
+        if self.link_sources.pass(source.ip(), now.instant).is_err() {
+            if let Some(total) = self.hasty_clients.count(now.instant) {
+                info!(
+                    "link from {source}: refused, its source connects too often (limits.rate_per_source), {total} so far"
+                );
+            }
+            return false;
+        }
+        true
+    }
+
+    /// Reads on in what the balancer in front says of a connection.
+    fn introduce_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
+        let Some(&mut Entry { key, peer, .. }) = self.links.entry(link) else {
+            return;
+        };
+        match introduction::read(io, key, &mut self.scratch) {
+            Introduction::Partial => {}
+            Introduction::Whole(whence) => {
+                let source = whence.map_or(peer, |whence| whence.source);
+                self.link_known(io, link, source, now);
+                // What came behind the header has had its event.
+                self.link_ready(io, link, now);
+            }
+            Introduction::Left => {
+                self.link_over(io, link, "closed before its upgrade", Reason::LinkLost);
+                io.close(key);
+            }
+            Introduction::Refused(why) => {
+                self.link_over(io, link, why, Reason::LinkLost);
+                io.close(key);
+            }
+        }
+    }
+
     pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
         let Some(entry) = self.links.entry(link) else {
             return;
         };
         match entry.state {
+            State::Introducing => self.introduce_link(io, link, now),
             State::Securing => self.secure_link(io, link, now),
             State::Upgrade(_) => self.upgrade(io, link, now),
             State::Hello(..) | State::Up { .. } => self.receive(io, link, now),
@@ -272,6 +361,10 @@ impl Server {
         };
         let key = entry.key;
         match &mut entry.state {
+            State::Introducing => {
+                self.link_over(io, link, TOO_SLOW, Reason::LinkLost);
+                io.close(key);
+            }
             State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 self.link_over(io, link, "handshake deadline", Reason::LinkLost);
                 io.close(key);
@@ -715,7 +808,7 @@ impl Server {
                 }
                 self.proxies.lost(link, io, io.now());
             }
-            State::Securing | State::Upgrade(_) | State::Hello(..) => {
+            State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 info!("link {name}: refused ({why})");
                 for listener in self.links.handshakes.end(entry.handshake) {
                     io.again(listener);

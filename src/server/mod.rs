@@ -7,6 +7,8 @@
 //! - `links`: from an accepted connection to a welcomed client, and what its frames mean.
 //! - `proxies`: which listeners there are, whose they are, and who serves them.
 //! - `guard`: whether a user has the right password, and how often it may be wrong.
+//! - `arrivals`: a user's connection until it may speak.
+//! - `introduction`: whose connection it is, where a balancer in front says so.
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`, SOCKS5 in `socks`.
 //! - `socks`, `sni`: what comes before a raw stream whose users are listened to first.
 //! - `admission`: how many users there may be; `sources`: how many of one address, and how fast.
@@ -17,11 +19,13 @@
 //! before a slot is.
 
 mod admission;
+mod arrivals;
 mod exchange;
 mod fronts;
 mod guard;
 mod guesses;
 mod handshakes;
+mod introduction;
 mod links;
 mod proxies;
 mod refusals;
@@ -262,28 +266,7 @@ impl Server {
                 Room::Wait => return self.wait_for_handshakes(io, self.listener, now),
             }
             match io.accept(self.listener, Purpose::Link, Owner::Clients) {
-                Accepted::Connection(key, peer) => {
-                    if !self.config.admits_client(peer.ip()) {
-                        if let Some(total) = self.refused_clients.count(now.instant) {
-                            info!("link from {peer}: refused by its address, {total} so far");
-                        }
-                        io.close(key);
-                        continue;
-                    }
-                    if self.link_sources.pass(peer.ip(), now.instant).is_err() {
-                        if let Some(total) = self.hasty_clients.count(now.instant) {
-                            info!(
-                                "link from {peer}: refused, its source connects too often (limits.rate_per_source), {total} so far"
-                            );
-                        }
-                        io.close(key);
-                        continue;
-                    }
-                    let session = self.tls.link();
-                    self.links.accepted(key, peer, session, io);
-                    let at = now.instant + self.config.timeouts.handshake;
-                    io.set_deadline(key, Deadline::At(at));
-                }
+                Accepted::Connection(key, peer) => self.link_arrived(io, key, peer, now),
                 Accepted::Empty => return,
                 Accepted::Starved => {
                     // Users have left room for links: it is strangers who have taken it.

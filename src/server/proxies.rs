@@ -62,6 +62,8 @@ pub(super) struct Proxy {
     origin: Origin,
     /// Users whose address may not come in.
     refused: Refusals,
+    /// Connections of which the balancer in front has not said whose they are.
+    unintroduced: Refusals,
     /// Requests of users whose password was wrong.
     pub denied: Refusals,
 }
@@ -231,6 +233,7 @@ impl Proxies {
             listener,
             origin,
             refused: Refusals::default(),
+            unintroduced: Refusals::default(),
             denied: Refusals::default(),
         });
         Ok(proxy)
@@ -537,6 +540,16 @@ impl Proxy {
             );
         }
         admitted
+    }
+
+    /// A balancer at `address` has not said whose a connection is. It is counted, and said now and then.
+    pub fn unintroduced(&mut self, address: IpAddr, why: &str, now: Now) {
+        if let Some(total) = self.unintroduced.count(now.instant) {
+            info!(
+                "proxy {}: refused a connection of the balancer {address}, {why}, {total} so far",
+                self.id
+            );
+        }
     }
 }
 

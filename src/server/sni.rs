@@ -8,7 +8,10 @@ use std::io;
 use log::{debug, info};
 use rustls::server::Acceptor;
 
-use super::{Owner, Server, fronts::Front};
+use super::{
+    Owner, Server,
+    fronts::{Front, State},
+};
 use crate::{
     clock::Now,
     config::Host,
@@ -53,7 +56,9 @@ impl Server {
             return self.close_front(io, front);
         }
         debug!("{user}: TLS for {name:?}");
-        self.begin_raw(io, front, now);
+        if let State::Named(whence) = self.fronts[front as usize].state.take() {
+            self.begin_raw(io, front, &whence, now);
+        }
     }
 }
 

@@ -112,6 +112,10 @@ impl Net for SimNet {
         Ok(listener.address)
     }
 
+    fn near_address(&self, stream: &SimStream) -> io::Result<SocketAddr> {
+        Ok(enter(&self.world).local(stream.end))
+    }
+
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
         let mut world = enter(&self.world);
         world.descriptor(self.host)?;

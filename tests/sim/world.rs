@@ -480,6 +480,10 @@ impl World {
 
     // Connections.
 
+    pub fn local(&self, end: EndId) -> SocketAddr {
+        self.ends[end].local
+    }
+
     pub fn connect(&mut self, address: SocketAddr, from: IpAddr) -> EndId {
         let local = SocketAddr::new(from, self.port());
         let end = self.end(local, address);

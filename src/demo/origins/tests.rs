@@ -345,6 +345,10 @@ impl Net for Ahead {
         self.net.local_address(listener)
     }
 
+    fn near_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr> {
+        self.net.near_address(stream)
+    }
+
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)> {
         self.net.accept(listener)
     }

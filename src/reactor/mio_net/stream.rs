@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
 };
 
 #[cfg(unix)]
@@ -48,6 +48,15 @@ impl Stream {
             Address::Unix(path) => UnixStream::connect(path).map(|socket| Self(Kind::Unix(socket))),
             #[cfg(not(unix))]
             Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The address at which its peer has found it.
+    pub(super) fn near_address(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(socket) => socket.local_addr(),
+            #[cfg(unix)]
+            Kind::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -103,7 +103,7 @@ impl Pair {
         let mut server = ServerConnection::new(server).unwrap();
         server.set_buffer_limit(None);
         Pair {
-            tls: Tls::new(session.into(), UNSENT_MAX),
+            tls: Tls::new(session.into(), Vec::new(), UNSENT_MAX),
             server,
             wire: Memory::new(most),
             scratch: vec![0; SCRATCH],
@@ -320,6 +320,26 @@ fn a_handshake_fails_with_its_reason() {
         pair.handshake().unwrap_err().kind(),
         io::ErrorKind::UnexpectedEof
     );
+}
+
+#[test]
+fn what_was_read_before_the_session_began_is_its_beginning() {
+    let (client, server) = configs(&[&TLS13]);
+    let mut peer = ClientConnection::new(client, "origin.test".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    peer.write_tls(&mut hello).unwrap();
+    for cut in 0..=hello.len() {
+        let session = ServerConnection::new(server.clone()).unwrap();
+        let (begun, rest) = hello.split_at(cut);
+        let mut tls = Tls::new(session.into(), begun.to_vec(), UNSENT_MAX);
+        assert_eq!((tls.held(), tls.has_news()), (cut, cut > 0));
+        let mut wire = Memory::new(usize::MAX);
+        wire.to_us.extend(rest);
+        let scratch = &mut vec![0; SCRATCH];
+        assert!(!tls.handshake(&mut wire, scratch).unwrap(), "{cut}");
+        assert!(!wire.to_peer.is_empty(), "{cut}: the hello is answered");
+        assert_eq!(tls.held(), 0, "{cut}");
+    }
 }
 
 #[test]

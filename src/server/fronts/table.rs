@@ -11,7 +11,7 @@ use std::{
 
 use slab::Slab;
 
-use super::Front;
+use super::{Front, as_v6};
 use crate::{
     config::{ClientId, ServerLimits},
     key::Key,
@@ -51,10 +51,7 @@ impl Fronts {
     /// Its source has had its share: the user is to go.
     pub fn comes_from(&mut self, front: u32, address: IpAddr, now: Instant) -> Result<(), Full> {
         let front = &mut self.slab[front as usize];
-        front.address = match address {
-            IpAddr::V4(address) => address.to_ipv6_mapped(),
-            IpAddr::V6(address) => address,
-        };
+        front.address = as_v6(address);
         self.admission.seat(&mut front.place, address, now)
     }
 
