@@ -354,10 +354,7 @@ fn users_who_take_all_descriptors_keep_neither_clients_nor_the_operator_out() {
     second.log().wait_for(": open at ");
     // Files.
     tunnel.server.signal("HUP");
-    tunnel
-        .server
-        .log()
-        .wait_for("closed, 1 certificates");
+    tunnel.server.log().wait_for("closed, 1 certificates");
     // Strangers who say nothing at the clients' listener take what is left, and not for long.
     let strangers: Vec<TcpStream> = (0..24).map(|_| connect(tunnel.link())).collect();
     tunnel.server.log().wait_for("handshake too slow while");

@@ -266,10 +266,7 @@ fn the_certificate_is_that_of_the_name_asked_for_and_is_read_again_on_a_hangup()
     assert!(line.contains("second.test.key"), "{line}");
     echoes_over_tls(&mut tls_user(authority.client(), proxy, "third.test"));
     tunnel.client.signal("HUP");
-    tunnel
-        .client
-        .log()
-        .wait_for("reload: done");
+    tunnel.client.log().wait_for("reload: done");
     echoes_over_tls(&mut old);
     assert_eq!(tunnel.server.log().count(": down ("), 0, "no link was lost");
 }

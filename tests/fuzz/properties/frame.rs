@@ -82,7 +82,7 @@ impl<'a> Iterator for Plain<'a> {
     }
 }
 
-/// Kinds 1 to 11 are frames, 128 and up are skipped, and nothing else is passed over in silence;
+/// Kinds 1 to 12 are frames, 128 and up are skipped, and nothing else is passed over in silence;
 /// flags stand on proxy_data alone, and only the lower four.
 fn read_as_the_table_says(bytes: &[u8], frames: &[Read<'_>], error: Option<FrameError>) {
     let mut frames = frames.iter();
@@ -92,7 +92,7 @@ fn read_as_the_table_says(bytes: &[u8], frames: &[Read<'_>], error: Option<Frame
             break (!plain.0.is_empty()).then_some(FrameError::Truncated);
         };
         match header.kind {
-            0 | 12..128 => break Some(FrameError::UnknownKind(header.kind)),
+            0 | 13..128 => break Some(FrameError::UnknownKind(header.kind)),
             128.. => continue,
             7 if header.flags >= 16 => break Some(FrameError::UnknownFlags(header.flags)),
             7 => {}
@@ -114,7 +114,7 @@ fn read_as_the_table_says(bytes: &[u8], frames: &[Read<'_>], error: Option<Frame
 }
 
 /// The names on the wire, which no version may change.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "hello",
     "welcome",
     "proxy_open",
@@ -126,6 +126,7 @@ const NAMES: [&str; 11] = [
     "proxy_disconnect",
     "proxy_upgraded",
     "goaway",
+    "proxy_close",
 ];
 
 /// A message that lost its end has the frames that are whole, and no other.
