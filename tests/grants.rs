@@ -139,6 +139,11 @@ fn a_client_exposes_only_names_that_are_its_own() {
         ),
         ("tls", r#""hosts": [ "*.test" ]"#, Some("not *.test")),
         ("http", r#""paths": [ "/" ]"#, Some("not any")),
+        (
+            "tcp",
+            r#""accept_proxy": [ "127.0.0.1" ]"#,
+            Some("nothing with accept_proxy"),
+        ),
     ] {
         let json =
             format!(r#"{{ "id": "a", "expose": [ {{ "spec": "{kind}:0:{target}", {hosts} }} ] }}"#);

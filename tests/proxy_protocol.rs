@@ -22,6 +22,10 @@ const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 1);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 8, 1);
 const BELIEVE: &str = r#""accept_proxy": [ "127.0.7.0/24" ]"#;
 
+/// A server that lets its clients say who is a balancer.
+const TRUSTING: &str =
+    r#"{ "clients": [ { "id": "edge-1", "accept_proxy": true }, { "id": "other" } ] }"#;
+
 /// What the balancer says of a user.
 const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n";
 const LINE_6: &str = "PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n";
@@ -46,6 +50,7 @@ fn headers() -> [Vec<u8>; 3] {
 fn tunnel(kind: &str, target: SocketAddr, options: &str, exposed: bool) -> Tunnel {
     Tunnel::builder()
         .allow(target.to_string())
+        .server_config(TRUSTING)
         .proxy_with(format!("{kind}:0:{target}"), options, exposed)
         .start()
 }
@@ -828,6 +833,7 @@ fn a_client_that_shares_a_port_believes_the_same_balancers() {
         )
     };
     let tunnel = Tunnel::builder()
+        .server_config(TRUSTING)
         .client_config(format!(
             r#"{{ "expose": [ {} ] }}"#,
             entry("a.test", &format!(", {BELIEVE}"))

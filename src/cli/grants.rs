@@ -38,6 +38,7 @@ pub(super) fn read(
                 kinds: entry.kinds,
                 max_proxies: entry.max_proxies.unwrap_or(usual.max_proxies),
                 hosts: entry.hosts,
+                accept_proxy: entry.accept_proxy,
             },
         })
     };

@@ -201,6 +201,9 @@ pub struct GrantFile {
     pub max_proxies: Option<usize>,
     /// For which names.
     pub hosts: Option<Names>,
+    /// Whether it may say who is a balancer.
+    #[serde(default)]
+    pub accept_proxy: bool,
 }
 
 /// A client's configuration as written; what is absent may come from flags or defaults.

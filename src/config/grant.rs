@@ -16,7 +16,7 @@ use serde::{
 };
 
 use super::{
-    ClientId, Kind, Spec, Token,
+    ClientId, Kind, ProxyOptions, Spec, Token,
     routes::{Name, Names},
     value::{Bind, Invalid, PortRange, count_within},
 };
@@ -45,6 +45,8 @@ pub struct Terms {
     pub max_proxies: usize,
     /// For which names, where it shares a port or means to; `None` for any, and for none at all.
     pub hosts: Option<Names>,
+    /// It may say who is a balancer, and so have users come from wherever that says.
+    pub accept_proxy: bool,
 }
 
 /// What a client must prove and may ask for: the answer of [`ServerConfig::grant`](super::ServerConfig::grant).
@@ -89,6 +91,7 @@ impl Terms {
             kinds: None,
             max_proxies: Self::PROXIES_MAX,
             hosts: None,
+            accept_proxy: false,
         }
     }
 
@@ -149,17 +152,26 @@ impl Proof {
 }
 
 impl Grant {
-    /// Whether the client may have these names.
+    /// Whether the client may have a proxy with these options.
     ///
     /// # Errors
     /// It may not; the reason is meant for the client.
-    pub fn names(&self, kind: Kind, hosts: &Names) -> Result<(), Invalid> {
-        let Some(granted) = self.terms.as_ref().and_then(|terms| terms.hosts.as_ref()) else {
+    pub fn options(&self, kind: Kind, options: &ProxyOptions) -> Result<(), Invalid> {
+        let Some(terms) = &self.terms else {
             return Ok(());
         };
-        if !kind.has_routes() {
-            return Ok(());
+        if !terms.accept_proxy && !options.accept_proxy.is_empty() {
+            return Err(Invalid::new(
+                "the server lets this client expose nothing with accept_proxy, which tells where users come from",
+            ));
         }
+        match &terms.hosts {
+            Some(granted) if kind.has_routes() => Self::names(granted, &options.hosts),
+            _ => Ok(()),
+        }
+    }
+
+    fn names(granted: &Names, hosts: &Names) -> Result<(), Invalid> {
         let refused = |what: &dyn fmt::Display| {
             Err(Invalid::new(format!(
                 "the server lets this client expose hosts {granted}, not {what}"

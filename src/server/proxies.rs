@@ -425,7 +425,7 @@ impl Server {
         let address = grant
             .listener(spec)
             .and_then(|address| {
-                grant.names(spec.kind, &options.hosts)?;
+                grant.options(spec.kind, options)?;
                 Ok(address)
             })
             .map_err(|refused| format!("{spec}: {refused}"))?;

@@ -70,8 +70,8 @@ impl Proxies {
                 // What a client has asked for it keeps, if it may still.
                 Origin::Exposed(_) => {
                     let grant = new.grant(&proxy.client);
-                    let names = grant.names(proxy.spec.kind, &proxy.options.hosts);
-                    let granted = names.and_then(|()| grant.listener(&proxy.spec));
+                    let options = grant.options(proxy.spec.kind, &proxy.options);
+                    let granted = options.and_then(|()| grant.listener(&proxy.spec));
                     !granted.is_ok_and(|address| {
                         proxy.spec.port == 0 && address.ip() == proxy.address.ip()
                             || address == proxy.address
