@@ -57,6 +57,7 @@ impl Client {
         }
         self.tls = Trust::new("--target-ca", config.target_ca.clone(), None);
         self.link_tls = Trust::new("--ca", config.ca.clone(), config.identity.clone());
+        io.reserve_descriptors(config.limits.descriptors_reserved);
         let mut parked = Vec::new();
         self.pool.set_limits(pool_limits(&config), &mut parked);
         // Whom it trusts may have changed, and whom it may dial.

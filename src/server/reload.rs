@@ -49,6 +49,7 @@ impl Server {
                 stay.join(", ")
             );
         }
+        io.reserve_descriptors(config.limits.descriptors_reserved);
         self.tls = Acceptor::new(config.identities.clone(), config.client_ca.clone());
         self.fronts.admission.set_limits(&config.limits);
         self.link_sources
