@@ -6,12 +6,13 @@ mod common;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{
     AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, Siding, Then, Tunnel, connect,
-    connect_from, echoes, eventually, expect_closed_at_once, refusing, reset,
+    connect_from, converse, echoes, eventually, expect_closed_at_once, refusing, reset,
 };
 
 /// Sources that have nothing to do with each other.
@@ -191,6 +192,55 @@ fn a_source_that_comes_too_often_is_cheap_to_refuse_and_nobody_else_notices() {
     assert!(grown < 2 << 20, "{grown} bytes");
     let mut user = HttpUser::of(connect_from(OTHER, tunnel.proxy(0)));
     assert_eq!(user.get("/").status, 200);
+}
+
+#[test]
+fn a_proxy_with_a_rate_carries_no_more_in_either_direction_and_all_of_it() {
+    const RATE: u64 = 256 << 10;
+    const SIZE: u64 = 1 << 20;
+    // What may come at once, and a first window.
+    let least = Duration::from_secs_f64((SIZE - 2 * (64 << 10)) as f64 / RATE as f64);
+    let options = r#""rate": "256KiB""#;
+    let raw = Origin::digest();
+    let http = HttpOrigin::start(|exchange| {
+        let body = "x".repeat(64 << 10);
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))?;
+        Ok(Then::Keep)
+    });
+    let tunnel = |kind: &str, target: SocketAddr, exposed| {
+        Tunnel::builder()
+            .allow(target.to_string())
+            .proxy_with(format!("{kind}:0:{target}"), options, exposed)
+            .start()
+    };
+    let of_raw = tunnel("tcp", raw.address(), true);
+    let of_http = tunnel("http", http.address(), false);
+    let took = |carry: &dyn Fn()| {
+        let start = Instant::now();
+        carry();
+        start.elapsed()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let up = took(&|| converse(&of_raw.connect(), 1, SIZE, 100).expect("whole"));
+            assert!(up >= least, "{up:?} up");
+            let down = took(&|| converse(&of_raw.connect(), 2, 100, SIZE).expect("whole"));
+            assert!(down >= least, "{down:?} down");
+        });
+        scope.spawn(|| {
+            // Each within a window that needs no grant.
+            let down = took(&|| {
+                for _ in 0..SIZE / (64 << 10) {
+                    let mut user = HttpUser::connect(of_http.address());
+                    assert_eq!(user.get("/").body.bytes.len(), 64 << 10);
+                }
+            });
+            assert!(down >= least, "{down:?} by HTTP");
+        });
+    });
 }
 
 #[test]

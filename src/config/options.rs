@@ -17,7 +17,7 @@ use super::{
     routes::{Names, Paths, Routes},
     spec::{Host, Kind, Spec, split_outside_brackets},
     users::Users,
-    value::{self, Invalid, impl_text},
+    value::{self, Invalid, SIZE_MAX, impl_text, size_within},
 };
 use crate::proxy_protocol::Version;
 
@@ -59,6 +59,12 @@ pub struct ProxyOptions {
     /// The target is told whose each connection is, before its first byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Version>,
+    /// Bytes in a second that its users send, and as many that they are sent; any number, where it is absent.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bytes_per_second"
+    )]
+    pub rate: Option<usize>,
     /// Where the users stand, relative to the configuration.
     #[serde(skip_serializing)]
     pub users_file: Option<PathBuf>,
@@ -69,6 +75,11 @@ pub struct ProxyOptions {
 
 fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     limits::users(deserializer).map(Some)
+}
+
+/// At least a packet's worth: what is slower is an outage.
+fn bytes_per_second<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    size_within(deserializer, 1 << 10..=SIZE_MAX).map(Some)
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -453,6 +464,17 @@ mod tests {
         for json in ["-1", "1.5", "\"7\"", "null", "16777217"] {
             let json = format!(r#"{{ "max_connections": {json} }}"#);
             assert!(read(&json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_size_in_each_second() {
+        let read = |json: &str| serde_json::from_str::<ProxyOptions>(json);
+        let options = read(r#"{ "rate": "10MiB" }"#).unwrap();
+        assert_eq!(options.rate, Some(10 << 20));
+        assert_eq!(ProxyOptions::from_json(&options.to_json()), Ok(options));
+        for json in ["0", "1023", "\"10MB\"", "\"10MiB/s\"", "null"] {
+            assert!(read(&format!(r#"{{ "rate": {json} }}"#)).is_err(), "{json}");
         }
     }
 

@@ -261,6 +261,7 @@ impl Server {
             .find(proxy)
             .and_then(|proxy| proxy.link)
             .ok_or(Reason::NoClient)?;
+        let rate = self.rate_of(proxy, now);
         let tunnel = self.links.up(link).ok_or(Reason::NoClient)?;
         let opening = Opening {
             key,
@@ -270,6 +271,9 @@ impl Server {
             body,
         };
         let stream = tunnel.mux.open(opening, &mut self.shared.budget, now);
+        if let Some(rate) = rate {
+            tunnel.mux.limit(stream, rate, &mut self.shared.budget);
+        }
         self.opened += 1;
         self.fronts[front as usize].link = link;
         self.schedule(link);
@@ -526,6 +530,7 @@ impl Server {
     /// and have no proxy afterwards.
     pub(super) fn close_fronts_of<N: Net>(&mut self, io: &mut Reactor<N, Owner>, proxy: u32) {
         self.fronts.admission.proxy_gone(proxy);
+        self.rates.gone(proxy, &mut self.shared.budget.rates);
         let of_proxy: Vec<u32> = self
             .fronts
             .iter()

@@ -12,6 +12,7 @@
 //! - `fronts`: one user's connection: raw here, HTTP in `exchange`, SOCKS5 in `socks`.
 //! - `socks`, `sni`: what comes before a raw stream whose users are listened to first.
 //! - `admission`: how many users there may be; `sources`: how many of one address, and how fast.
+//! - `rates`: bytes per second of a proxy.
 //! - `secure`: TLS, towards either; `handshakes`: how many are under way.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
@@ -28,6 +29,7 @@ mod handshakes;
 mod introduction;
 mod links;
 mod proxies;
+mod rates;
 mod refusals;
 mod reload;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
@@ -53,6 +55,7 @@ use self::{
     handshakes::{HANDSHAKE_PAUSE, Handshakes, Room},
     links::Links,
     proxies::Proxies,
+    rates::ProxyRates,
     refusals::Refusals,
     secure::Acceptor,
     sources::Sources,
@@ -71,6 +74,7 @@ use crate::{
         Shared,
         ids::Unique,
         mux::{EndCounts, LinkState, Orphan},
+        rate::RateId,
     },
 };
 
@@ -87,6 +91,8 @@ pub enum Owner {
     Away(u32),
     /// A user's connection.
     Front(u32),
+    /// A rate for which streams wait.
+    Rate(RateId),
     /// The end of the drain.
     Drain,
 }
@@ -110,6 +116,7 @@ pub struct Server {
     hasty_clients: Refusals,
     link_sources: Sources,
     guesses: Guesses,
+    rates: ProxyRates,
     /// Streams opened since the start.
     opened: u64,
     ends: EndCounts,
@@ -182,6 +189,7 @@ impl Server {
             hasty_clients: Refusals::default(),
             link_sources: Sources::new(0, config.limits.rate_per_source),
             guesses: Guesses::default(),
+            rates: ProxyRates::default(),
             opened: 0,
             ends: EndCounts::default(),
             scratch: vec![0; config.limits.pipelined].into(),
@@ -402,7 +410,7 @@ impl<N: Net> Role<N> for Server {
             Owner::Link(link) => self.link_ready(io, link, now),
             Owner::Listener(listener) => self.accept_users(io, key, listener, now),
             Owner::Front(front) => self.front_ready(io, front, now),
-            Owner::Away(_) | Owner::Drain => {}
+            Owner::Away(_) | Owner::Rate(_) | Owner::Drain => {}
         }
     }
 
@@ -414,6 +422,7 @@ impl<N: Net> Role<N> for Server {
                 io.close(key);
                 self.proxy_abandoned(io, proxy);
             }
+            Owner::Rate(rate) => self.rate_opens(io, rate, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
@@ -471,6 +480,7 @@ impl<N: Net> Role<N> for Server {
             if self.flush_link(io, link, now) == Flushed::More {
                 later.push(link);
             }
+            self.wait_for_rates(io, link);
         }
         for link in later {
             self.schedule(link);

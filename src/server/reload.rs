@@ -42,6 +42,9 @@ impl Server {
         for proxy in &changes.closed {
             self.close_fronts_of(io, *proxy);
         }
+        for proxy in self.rates.proxies() {
+            self.rate_of(proxy, now);
+        }
         let stay = unchangeable(&self.config, &config);
         if !stay.is_empty() {
             warn!(

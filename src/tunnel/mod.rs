@@ -13,7 +13,7 @@
 //! - [`frame`]: the wire format; [`control`]: its JSON payloads; [`ids`]: the names people see.
 //! - [`window`]: credit, and the budget of all undelivered bytes.
 //! - [`relay`]: one stream's two halves; [`mux`]: the streams of one link.
-//! - [`pace`]: how much may be under way on a link.
+//! - [`pace`]: how much may be under way on a link; [`rate`]: bytes per second of a proxy.
 //! - [`upgrade`], [`proof`]: how a link begins; [`link`]: the WebSocket and its liveness.
 //! - [`Tunnel`]: a link and its mux, as a role drives them.
 
@@ -24,6 +24,7 @@ pub mod link;
 pub mod mux;
 mod pace;
 pub mod proof;
+pub mod rate;
 pub mod relay;
 mod replay;
 mod tail;

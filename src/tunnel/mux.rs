@@ -20,6 +20,7 @@
 
 mod event;
 mod fill;
+mod limit;
 mod receive;
 mod state;
 mod stream;
@@ -34,11 +35,14 @@ use std::{
 
 use slab::Slab;
 
-use self::stream::{IdHasher, Life, Queued, Stream};
 pub use self::{
     event::{EndCounts, Ended, Expired, Happened, Orphan, StreamEnd},
     receive::Violation,
     state::{LinkState, StreamState},
+};
+use self::{
+    limit::Lines,
+    stream::{Aside, IdHasher, Life, Place, Queued, Stream},
 };
 use crate::{
     clock::Now,
@@ -48,6 +52,7 @@ use crate::{
         Sockets, Standing,
         control::{Disconnect, Goaway, How, ProxyConnect, Reason},
         frame::{Flags, Kind, StreamId},
+        rate::RateId,
         relay::{End, Relay, WindowLimits},
         window::{Budget, EARLY_MAX, Footprint, Pressure, Window},
     },
@@ -97,6 +102,8 @@ pub struct Mux {
     fresh: VecDeque<Handle>,
     /// Streams with data that had a turn already.
     waiting: VecDeque<Handle>,
+    /// Streams that wait for their rates.
+    lines: HashMap<RateId, Lines>,
     /// Payload bytes of `fresh` streams in the present batch.
     fresh_bytes: usize,
     /// Turns that `waiting` streams have had.
@@ -132,6 +139,7 @@ impl Mux {
             marked: VecDeque::new(),
             fresh: VecDeque::new(),
             waiting: VecDeque::new(),
+            lines: HashMap::new(),
             fresh_bytes: 0,
             turns: 0,
             highest: 0,
@@ -216,7 +224,10 @@ impl Mux {
         let mut stream = Stream::new(id, relay, raw, now.instant);
         stream.key = Some(key);
         stream.owner = owner;
-        stream.connect = Some(Box::new(connect));
+        stream.aside = Some(Box::new(Aside {
+            connect: Some(connect),
+            limited: None,
+        }));
         stream.relay.send(head, false, now.instant);
         let handle = self.insert(stream);
         self.settle(handle.index, Footprint::default(), budget);
@@ -528,6 +539,10 @@ impl Mux {
         self.footprint = Footprint::default();
         self.closing = 0;
         self.by_id.clear();
+        self.lines.clear();
+        for (_, stream) in &mut self.streams {
+            stream.leave_rate(budget);
+        }
         let end = StreamEnd::Disconnected(How::Abort, reason);
         self.streams
             .drain()
@@ -631,12 +646,13 @@ impl Mux {
     fn close(&mut self, handle: Handle, how: How, reason: Reason, budget: &mut Budget) {
         let initial = self.window.initial;
         let stream = &mut self.streams[handle.index as usize];
-        if stream.connect.is_some() {
+        if stream.connect().is_some() {
             // The peer never heard of it.
             self.forget(handle, budget);
             return;
         }
         self.by_id.remove(&stream.id);
+        stream.leave_rate(budget);
         let before = stream.relay.footprint(initial);
         stream.relay.discard(initial);
         stream.key = None;
@@ -694,8 +710,9 @@ impl Mux {
 
     /// Takes a stream out of the slab and the ledger.
     fn forget(&mut self, handle: Handle, budget: &mut Budget) -> Stream {
-        let stream = self.streams.remove(handle.index as usize);
+        let mut stream = self.streams.remove(handle.index as usize);
         self.by_id.remove(&stream.id);
+        stream.leave_rate(budget);
         let before = stream.relay.footprint(self.window.initial);
         self.footprint.account(before, Footprint::default());
         budget.account(before, Footprint::default());
@@ -713,9 +730,12 @@ impl Mux {
             self.fresh = VecDeque::new();
             self.waiting = VecDeque::new();
             self.marked = VecDeque::new();
+            self.lines = HashMap::new();
             return;
         }
-        let queued = self.fresh.len() + self.waiting.len() + self.marked.len();
+        let in_lines = self.lines.values();
+        let in_lines: usize = in_lines.map(|of| of.up.len() + of.down.len()).sum();
+        let queued = self.fresh.len() + self.waiting.len() + self.marked.len() + in_lines;
         if queued <= 4 * self.streams.len() + PRUNE_MIN {
             return;
         }
@@ -728,6 +748,10 @@ impl Mux {
         self.fresh.retain(lives);
         self.waiting.retain(lives);
         self.marked.retain(lives);
+        for lines in self.lines.values_mut() {
+            lines.up.retain(lives);
+            lines.down.retain(lives);
+        }
     }
 
     /// Panics where the invariants do not hold.
@@ -751,7 +775,19 @@ impl Mux {
                 Queued::No => (0, 0),
                 Queued::Fresh => (1, 0),
                 Queued::Waiting => (0, 1),
+                Queued::Limited => (0, 0),
             };
+            if live {
+                let aside = stream.aside.as_ref();
+                let places = match aside.and_then(|aside| aside.limited.as_ref()) {
+                    Some(limited) => [limited.up, limited.down],
+                    None => [Place::Free; 2],
+                };
+                let [up, down] = places.map(|place| usize::from(place == Place::InLine));
+                assert_eq!(self.in_lines(handle), (up, down), "lines of its rate");
+                let limited = stream.queued == Queued::Limited;
+                assert_eq!(up == 1, limited, "it stands in one queue");
+            }
             assert_eq!(
                 (in_queue(&self.fresh), in_queue(&self.waiting)),
                 expected,

@@ -11,6 +11,8 @@
 //!
 //! [`Credit`] is the sender's half, a count. [`Budget`] bounds the undelivered bytes of the process.
 
+use super::rate::Rates;
+
 /// The receiver's half of flow control of one direction of one stream.
 #[derive(Debug)]
 pub struct Window {
@@ -159,7 +161,8 @@ pub enum Pressure {
     Over,
 }
 
-/// The budget of all undelivered bytes of the process: tails, heads and dialling data.
+/// The budget of all undelivered bytes of the process: tails, heads and dialling data. Beside them the rates,
+/// which all links share, too.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -167,6 +170,8 @@ pub struct Budget {
     footprint: Footprint,
     unread: usize,
     heads: usize,
+    /// How fast streams may be that have a rate.
+    pub rates: Rates,
 }
 
 /// What a stream, or all streams of a link, cost the budget.
@@ -218,6 +223,7 @@ impl Budget {
             footprint: Footprint::default(),
             unread: 0,
             heads: 0,
+            rates: Rates::default(),
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use siding::client::Counters;
+use siding::{
+    client::Counters,
+    config::{ClientConfig, ServerConfig},
+};
 
 use crate::{
     exchange,
@@ -33,7 +36,7 @@ pub const POOLED_EXCHANGES: Scenario = Scenario {
 };
 
 pub const SILENCE: Scenario = Scenario {
-    configs,
+    configs: configs_without_rates,
     play: silence,
 };
 
@@ -90,6 +93,17 @@ pub fn user_of(plan: tcp::Plan, refused: &[u16], rng: &mut Rng) -> tcp::User {
         false => TCP_PORT,
     };
     tcp::User::new(plan, address(SERVER, port), rng)
+}
+
+/// A stream that shares a rate has its part in that on the heap, so that others need no room for it.
+fn configs_without_rates(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
+    let (mut server, mut client) = configs(rng);
+    let of_server = server.proxies.iter_mut().map(|entry| &mut entry.options);
+    let of_client = client.expose.iter_mut().map(|entry| &mut entry.options);
+    for options in of_server.chain(of_client) {
+        options.rate = None;
+    }
+    (server, client)
 }
 
 /// Users of all kinds who fall silent: what their connections then have of the heap is nothing.

@@ -145,6 +145,8 @@ fn take_turn<R: Role<SimNet>>(machine: &mut Machine<R>, world: &RefCell<World>) 
 pub struct Configs {
     pub server: ServerConfig,
     pub client: ClientConfig,
+    /// Bytes per second of the proxies on some ports.
+    pub rates: Vec<(u16, usize)>,
 }
 
 impl Configs {
@@ -153,6 +155,7 @@ impl Configs {
         let mut configs = Configs {
             server: ServerConfig::default(),
             client: ClientConfig::new(client_id()),
+            rates: Vec::new(),
         };
         configs.server.limits.undelivered = undelivered;
         configs.client.limits.undelivered = undelivered;
@@ -168,7 +171,10 @@ impl Configs {
             ProxyEntry {
                 client: client_id(),
                 spec: spec.parse::<Spec>().expect("a spec"),
-                options: ProxyOptions::default(),
+                options: ProxyOptions {
+                    rate: self.rates.iter().find(|of| of.0 == port).map(|of| of.1),
+                    ..ProxyOptions::default()
+                },
             }
         };
         let server = ServerConfig {

@@ -21,6 +21,7 @@ mod message;
 mod net;
 mod oracles;
 mod origin;
+mod rates;
 mod rng;
 mod scale;
 mod sim;

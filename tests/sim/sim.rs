@@ -453,7 +453,7 @@ impl Sim {
     }
 }
 
-/// Who asks for the proxies, and how much memory there is, is the seed's choice.
+/// Who asks for the proxies, how fast they may be, and how much memory there is, is the seed's choice.
 pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     let id: siding::config::ClientId = "edge-1".parse().expect("an id");
     let token = rng
@@ -469,6 +469,11 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
     let specs = specs.map(|spec| spec.parse::<Spec>().expect("a spec"));
     let exposed = rng.chance(50);
     let undelivered = rng.pick(&[1 << 20, 8 << 20, 64 << 20]);
+    let rate = rng.pick(&[None, None, Some(1 << 20), Some(16 << 20)]);
+    let options = ProxyOptions {
+        rate,
+        ..open_to_all()
+    };
 
     let mut server = ServerConfig {
         listen: address(SERVER, 7000),
@@ -487,14 +492,14 @@ pub fn configs(rng: &mut Rng) -> (ServerConfig, ClientConfig) {
         client.allow = Allow::new(Vec::new(), &specs[..4]);
         let expose = |spec| Exposed {
             spec,
-            options: open_to_all(),
+            options: options.clone(),
         };
         client.expose = specs.map(expose).into();
     } else {
         let entry = |spec| ProxyEntry {
             client: id.clone(),
             spec,
-            options: open_to_all(),
+            options: options.clone(),
         };
         server.proxies = specs.map(entry).into();
         let rule = "origin.test:*".parse().expect("a rule");

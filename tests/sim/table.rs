@@ -559,9 +559,9 @@ const BUDGETS: [usize; 2] = [64 << 20, 4 << 20];
 const PING: [u8; 64] = [7; 64];
 
 /// The ports, of the proxies and of the origin, where the far side sends, receives, and echoes.
-const DOWN: u16 = 1_001;
-const UP: u16 = 1_002;
-const ECHO: u16 = 1_003;
+pub const DOWN: u16 = 1_001;
+pub const UP: u16 = 1_002;
+pub const ECHO: u16 = 1_003;
 
 const AGAIN: &str = "If it is meant to be so: SIDING_SIM_TABLE=write cargo test --test sim table";
 

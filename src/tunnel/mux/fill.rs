@@ -8,6 +8,7 @@ use crate::{
         control::{self, How, Reason},
         frame::{Batch, Flags, Kind, StreamId},
         mux::{Handle, Happened, Life, Mux, Queued, Side, StreamEnd},
+        rate::Way,
         relay::{Filled, ReadFailure},
         window::{Budget, EARLY_MAX},
     },
@@ -50,7 +51,7 @@ impl Mux {
         loop {
             // Marks first, those included that the last frame set.
             while let Some(&handle) = self.marked.front() {
-                if !self.fill_marks(handle, batch, budget) {
+                if !self.fill_marks(handle, batch, budget, now) {
                     return None;
                 }
                 self.marked.pop_front();
@@ -86,7 +87,7 @@ impl Mux {
                     _ if quantum == 0 => FRESH_MIN,
                     _ if alone => usize::MAX,
                     Queued::Fresh => quantum / FRESH_PART,
-                    Queued::Waiting | Queued::No => quantum,
+                    Queued::Waiting | Queued::Limited | Queued::No => quantum,
                 };
                 return Some(Turn {
                     handle,
@@ -110,10 +111,15 @@ impl Mux {
             queued,
             share,
         } = turn;
+        // One that is not announced yet is scheduled when it is.
+        self.stream(handle)
+            .filter(|stream| stream.connect().is_none())?;
+        let share = share.min(self.may_say(handle, budget, now)?);
         self.turns += u64::from(queued == Queued::Waiting);
         let initial = self.window.initial;
         let stream = self.stream(handle)?;
         let id = stream.id;
+        let rate = stream.rate();
         let room = batch.room().min(share);
         let before = stream.relay.footprint(initial);
         let filled = stream.relay.fill(
@@ -134,6 +140,9 @@ impl Mux {
             Filled::Frame { length, flags } => {
                 batch.seal(id, Kind::ProxyData, flags, length);
                 self.carried += length as u64;
+                if let Some(rate) = rate {
+                    budget.rates.take(rate, Way::Up, length, now.instant);
+                }
                 if queued == Queued::Fresh {
                     self.fresh_bytes += length;
                 }
@@ -194,19 +203,37 @@ impl Mux {
     }
 
     /// Writes a stream's marks; `false` when the batch is full.
-    fn fill_marks(&mut self, handle: Handle, batch: &mut Batch, budget: &mut Budget) -> bool {
+    fn fill_marks(
+        &mut self,
+        handle: Handle,
+        batch: &mut Batch,
+        budget: &mut Budget,
+        now: Now,
+    ) -> bool {
         let pressure = budget.pressure();
         let Some(stream) = self.any_stream(handle) else {
             return true;
         };
         let id = stream.id;
-        if let Some(connect) = &stream.connect {
-            let Ok(length) = control::encode(connect, batch.payload()) else {
-                return false;
+        if stream.connect().is_some() {
+            if self.may_ask_for(handle, budget, now) == 0 {
+                return self.unmark(handle);
+            }
+            let Some(stream) = self.any_stream(handle) else {
+                return true;
             };
-            batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
-            stream.connect = None;
+            if let Some(connect) = stream.connect() {
+                let Ok(length) = control::encode(connect, batch.payload()) else {
+                    return false;
+                };
+                batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
+                stream.announced();
+            }
+            self.schedule(handle);
         }
+        let Some(stream) = self.any_stream(handle) else {
+            return true;
+        };
         // When the request is here whole, nobody waits for credit: it goes with the response.
         let waits = !stream.raw && stream.relay.is_told() && !stream.relay.has_pending();
         if stream.marks.connected && !(waits && stream.life == Life::Live) {
@@ -231,14 +258,34 @@ impl Mux {
             self.closing -= 1;
             return true;
         }
-        let due = stream.relay.due(pressure);
+        let (due, rate) = (stream.relay.due(pressure), stream.rate());
         if due > 0 {
-            if !batch.push(id, Kind::ProxyCredit, &due.to_be_bytes()) {
+            let granted = due.min(self.may_ask_for(handle, budget, now));
+            if granted == 0 {
+                return self.unmark(handle);
+            }
+            if !batch.push(id, Kind::ProxyCredit, &granted.to_be_bytes()) {
                 return false;
             }
-            stream.relay.window().grant(due);
+            if let Some(rate) = rate {
+                let bytes = granted as usize;
+                budget.rates.take(rate, Way::Down, bytes, now.instant);
+            }
+            if let Some(stream) = self.any_stream(handle) {
+                stream.relay.window().grant(granted);
+            }
+            if granted < due {
+                self.wait_to_ask(handle);
+            }
         }
-        stream.marks.queued = false;
+        self.unmark(handle)
+    }
+
+    /// All that there was to say of a stream is said, or has to wait.
+    fn unmark(&mut self, handle: Handle) -> bool {
+        if let Some(stream) = self.any_stream(handle) {
+            stream.marks.queued = false;
+        }
         true
     }
 }

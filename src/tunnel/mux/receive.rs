@@ -212,6 +212,7 @@ impl Mux {
             .receive(payload.len())
             .map_err(|_| Violation::Overspent(id))?;
         self.carried += payload.len() as u64;
+        stream.pay(payload.len(), budget, now);
         if !budget.may_promise(stream.relay.window().size()) {
             limits.max = 0;
         }

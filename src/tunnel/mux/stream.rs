@@ -8,6 +8,7 @@ use crate::{
         control::{Disconnect, ProxyConnect},
         frame::StreamId,
         mux::{Ended, STALL_MAX, StreamEnd},
+        rate::RateId,
         relay::Relay,
     },
 };
@@ -32,9 +33,40 @@ pub(super) struct Stream {
     /// The final response head has passed.
     pub answered: bool,
     pub relay: Relay,
-    /// What the peer is still to be told first.
-    pub connect: Option<Box<ProxyConnect>>,
+    /// What few streams have, or none for long.
+    pub aside: Option<Box<Aside>>,
     pub opened: Instant,
+}
+
+/// What a stream has besides, on the heap, so that those without need no room for it.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    /// What the peer is still to be told first.
+    pub connect: Option<ProxyConnect>,
+    /// Its part in a rate, where it has one (server).
+    pub limited: Option<Limited>,
+}
+
+/// A stream's part in a rate.
+#[derive(Debug)]
+pub(super) struct Limited {
+    pub rate: RateId,
+    /// Bytes of its first window that were not sent yet, and so not paid.
+    pub unpaid: u32,
+    /// To be read from.
+    pub up: Place,
+    /// To be announced, or to grant credit.
+    pub down: Place,
+}
+
+/// Where a stream stands among those that share its rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: it may go as long as nobody waits.
+    Free,
+    InLine,
+    /// It was the first in line, and may have so many bytes.
+    Called(u32),
 }
 
 /// Whether a stream is still its role's.
@@ -51,6 +83,8 @@ pub(super) enum Queued {
     No,
     Fresh,
     Waiting,
+    /// In that of its rate.
+    Limited,
 }
 
 /// What is to be said of a stream besides its data; credit and disconnect are computed.
@@ -76,7 +110,7 @@ impl Stream {
             answered: false,
             connected: false,
             relay,
-            connect: None,
+            aside: None,
             opened: now,
         }
     }
@@ -88,9 +122,35 @@ impl Stream {
             .is_some_and(|moved| now.saturating_duration_since(moved) >= STALL_MAX)
     }
 
+    /// What the peer is still to be told first.
+    pub fn connect(&self) -> Option<&ProxyConnect> {
+        self.aside.as_ref()?.connect.as_ref()
+    }
+
+    /// The peer has been told of it.
+    pub fn announced(&mut self) {
+        if let Some(aside) = &mut self.aside {
+            aside.connect = None;
+            if aside.limited.is_none() {
+                self.aside = None;
+            }
+        }
+    }
+
+    /// The rate that it shares.
+    pub fn rate(&self) -> Option<RateId> {
+        Some(self.aside.as_ref()?.limited.as_ref()?.rate)
+    }
+
+    /// Its part in that.
+    pub fn limited(&mut self) -> Option<&mut Limited> {
+        self.aside.as_mut()?.limited.as_mut()
+    }
+
     /// Whether it is for want of credit, or of its turn, that nothing is read from its socket.
     pub fn is_held_up(&self) -> bool {
-        self.queued != Queued::No || self.relay.is_starved()
+        let unannounced = self.connect().is_some();
+        self.queued != Queued::No || unannounced || self.relay.is_starved()
     }
 
     pub fn ended(&self, end: StreamEnd) -> Ended {

@@ -1,6 +1,7 @@
 //! Two muxes, joined by messages, with sockets in memory.
 
 mod hostile;
+mod limited;
 mod replay;
 mod torn;
 mod trailers;
