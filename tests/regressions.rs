@@ -13,7 +13,7 @@ use std::{
 use common::{
     CLIENT, HttpOrigin, HttpUser, Origin, PATIENCE, Refusal, Siding, Then, Tunnel, WebSocketPeer,
     connect, connections_to, echoes, eventually, expect_closed_at_once, wait_until_read,
-    websocket::{hello, kind, siding_frame},
+    websocket::{frames, hello, kind, siding_frame},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -323,14 +323,8 @@ fn open(spec: &str) -> Vec<u8> {
 }
 
 /// The kinds of the frames of a message.
-fn kinds(mut message: &[u8]) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    while let Some((head, rest)) = message.split_first_chunk::<12>() {
-        kinds.push(head[8]);
-        let length = usize::from(u16::from_be_bytes([head[10], head[11]]));
-        message = &rest[length..];
-    }
-    kinds
+fn kinds(message: &[u8]) -> Vec<u8> {
+    frames(message).iter().map(|(_, kind, _)| *kind).collect()
 }
 
 /// The line of `part` is the only one that holds what the peer said, and shows it without control

@@ -46,14 +46,7 @@ impl Run {
 
 /// Processor time of a process with the threads that it has, as exactly as the kernel knows it.
 pub fn cpu(process: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{process}/task"));
-    let of_thread = |thread: fs::DirEntry| {
-        // In nanoseconds.
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    let threads = threads.into_iter().flatten().flatten();
-    match threads.filter_map(of_thread).sum() {
+    match scheduled(process, 0) {
         0 => {
             let ticks = [USER_TICKS, SYSTEM_TICKS].map(|word| stat(process, word).unwrap_or(0));
             Duration::from_millis(10 * ticks.iter().sum::<u64>())
@@ -62,9 +55,25 @@ pub fn cpu(process: u32) -> Duration {
     }
 }
 
+/// How long a process has waited for a processor while it had something to do, its threads together.
+pub fn waited(process: u32) -> Duration {
+    Duration::from_nanos(scheduled(process, 1))
+}
+
 /// Who has started a process, while it runs.
 pub fn parent(process: u32) -> Option<u32> {
     stat(process, PARENT)?.try_into().ok()
+}
+
+/// A word of the schedstat of each of its threads, in nanoseconds: all of them together.
+fn scheduled(process: u32, word: usize) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let of_thread = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').nth(word)?.parse::<u64>().ok()
+    };
+    let threads = threads.into_iter().flatten().flatten();
+    threads.filter_map(of_thread).sum()
 }
 
 /// A word of /proc/PID/stat, counted from behind the name, which may hold anything.

@@ -22,6 +22,7 @@ mod exchange;
 mod figures;
 mod footprint;
 mod hold;
+#[path = "../common/limits.rs"]
 mod limits;
 #[path = "../common/machine.rs"]
 mod machine;

@@ -5,6 +5,8 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
+use siding::tunnel::proof::{Challenge, Prover, from_hex};
+
 use super::{PATIENCE, connect, with_deadlines};
 
 /// The example key of RFC 6455 §1.3 and the answer that belongs to it.
@@ -38,13 +40,15 @@ pub mod kind {
     pub const PROXY_DATA: u8 = 7;
     /// More bytes may be sent.
     pub const PROXY_CREDIT: u8 = 8;
+    /// The stream is over.
+    pub const PROXY_DISCONNECT: u8 = 9;
     /// No later stream is taken.
     pub const GOAWAY: u8 = 11;
 }
 
-/// A connection that was upgraded.
-pub struct WebSocketPeer {
-    stream: TcpStream,
+/// A connection that was upgraded, over TCP or whatever else.
+pub struct WebSocketPeer<S = TcpStream> {
+    stream: S,
     /// The head of the answer to the upgrade.
     pub answer: String,
     /// Whether we are the server, which masks nothing.
@@ -166,6 +170,65 @@ impl WebSocketPeer {
         })
     }
 
+    /// The same connection once more, for another thread.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            stream: self.stream.try_clone()?,
+            answer: self.answer.clone(),
+            is_server: self.is_server,
+        })
+    }
+}
+
+impl<S: Read + Write> WebSocketPeer<S> {
+    /// Upgrades as a siding client does, over a connection that is there already.
+    ///
+    /// # Errors
+    /// The connection's; `InvalidData` with the answer when it is not 101.
+    pub fn begin(mut stream: S, host: SocketAddr) -> io::Result<Self> {
+        stream.write_all(request(host, &[SUBPROTOCOL, NONCE]).as_bytes())?;
+        let answer = read_head(&mut stream)?;
+        match answer.starts_with("HTTP/1.1 101 ") {
+            true => Ok(Self {
+                stream,
+                answer,
+                is_server: false,
+            }),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, answer)),
+        }
+    }
+
+    /// Says hello as `id` with the proof that it knows `token`.
+    ///
+    /// # Errors
+    /// The connection's.
+    ///
+    /// # Panics
+    /// When the answer to the upgrade has no nonce.
+    pub fn prove(&mut self, id: &str, token: &str) -> io::Result<()> {
+        let challenge = Challenge {
+            client: nonce(NONCE),
+            server: self
+                .answer
+                .lines()
+                .find(|line| line.starts_with("Siding-Nonce: "))
+                .map(nonce)
+                .expect("a server says its nonce"),
+        };
+        let proof = challenge.prove(token.as_bytes(), Prover::Client, id);
+        let hello =
+            format!(r#"{{"id":"{id}","proof":"{proof}","window":65536,"version":"0.0.0"}}"#);
+        self.send_binary(&siding_frame(0, kind::HELLO, 0, hello.as_bytes()))
+    }
+
+    /// The connection below.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The payload of the next binary message.
     pub fn wait_for_message(&mut self) -> Vec<u8> {
         loop {
@@ -242,7 +305,10 @@ impl WebSocketPeer {
     }
 
     /// The opcode and payload of the next frame.
-    fn read_frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn read_frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head)?;
         let length = match head[1] & 0x7f {
@@ -279,7 +345,7 @@ impl WebSocketPeer {
 }
 
 /// Asks for an upgrade, with these further fields.
-fn request(address: SocketAddr, fields: &[&str]) -> String {
+pub fn request(address: SocketAddr, fields: &[&str]) -> String {
     let mut request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
@@ -299,6 +365,23 @@ pub fn siding_frame(stream: u64, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8>
     frame.extend((payload.len() as u16).to_be_bytes());
     frame.extend(payload);
     frame
+}
+
+/// The frames of a message: stream, kind and payload of each.
+///
+/// # Panics
+/// When it ends within one.
+pub fn frames(mut message: &[u8]) -> Vec<(u64, u8, &[u8])> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = message.split_first_chunk::<12>() {
+        let stream = u64::from_be_bytes(head[..8].try_into().expect("eight bytes"));
+        let length = u16::from_be_bytes([head[10], head[11]]).into();
+        let (payload, rest) = rest.split_at(length);
+        frames.push((stream, head[8], payload));
+        message = rest;
+    }
+    assert!(message.is_empty(), "a message of whole frames");
+    frames
 }
 
 /// The hello of a client without a token.
@@ -354,7 +437,7 @@ fn apply(mask: [u8; 4], payload: &mut [u8]) {
 }
 
 /// Reads up to and with the empty line, and not a byte further.
-fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -362,4 +445,12 @@ fn read_head(stream: &mut TcpStream) -> io::Result<String> {
         head.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// The number in a `Siding-Nonce` field.
+fn nonce(field: &str) -> [u8; 32] {
+    let mut nonce = [0; 32];
+    let (_, digits) = field.split_once(": ").expect("a name and a value");
+    assert!(from_hex(digits.trim_end(), &mut nonce), "a nonce: {field}");
+    nonce
 }

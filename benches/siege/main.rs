@@ -1,0 +1,142 @@
+//! siding under attack: honest users and ssh sessions, whose every byte is compared, beside one attack
+//! after the other, as one table.
+//!
+//! The released binary runs as server (the link and one listener over TLS, a token for each client) and
+//! client. Honest users and the origin are threads of this program, ssh sessions are OpenSSH's, and each attack is
+//! this program once more, in a process of its own and of a lower priority: what the table shows is what siding
+//! gives up for an attack, not what the machine does.
+//!
+//! ```text
+//! cargo bench --bench siege -- --seconds 10 --only user-
+//! ```
+
+mod attacker;
+mod attacks;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod ground;
+#[path = "../common/limits.rs"]
+mod limits;
+#[path = "../common/machine.rs"]
+mod machine;
+mod options;
+mod report;
+mod sessions;
+mod sides;
+mod tls;
+mod users;
+mod victim;
+
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use attacker::{Attacker, Outcome};
+use attacks::Attack;
+use common::pass;
+use ground::Stage;
+use machine::Run;
+use options::Options;
+use report::{Row, Table};
+use sessions::Sessions;
+use sides::{LOOK_EVERY, Watch};
+use users::Users;
+use victim::Victim;
+
+/// How long an attack is felt after its end.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    attacker::attack_if_told();
+    // Without it (`cargo test --benches`) the question is only whether the bench works.
+    let is_bench = env::args().any(|argument| argument == "--bench");
+    let options = match is_bench {
+        true => Options::parse(env::args().skip(1)),
+        false => Ok(Options::check()),
+    };
+    match options {
+        Ok(options) => run(&options, is_bench),
+        Err((message, code)) => {
+            println!("{message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(options: &Options, is_bench: bool) -> ExitCode {
+    limits::raise();
+    let this = Run::begin();
+    let stage = Stage::set();
+    let users = Users::start(&stage);
+    let sessions = Sessions::start(&stage);
+    let mut table = Table::default();
+    let calm = |name| (name, None);
+    let attacks = options.attacks.iter();
+    let attacks = attacks.map(|&attack| (attack.name, Some(attack)));
+    let phases = [calm("before")]
+        .into_iter()
+        .chain(attacks)
+        .chain([calm("after")]);
+    for (name, attack) in phases {
+        eprintln!("{name}");
+        table.add(phase(name, attack, options, &stage, &users, &sessions));
+    }
+    let failures = [users.stop(), sessions.stop()].concat();
+    if is_bench {
+        table.print();
+        println!();
+    }
+    let remarks = table.remarks().chain(failures).chain(stage.remarks());
+    let remarks: Vec<String> = remarks.collect();
+    for remark in &remarks {
+        println!("{remark}");
+    }
+    this.conclude();
+    match table.is_honest_well() && remarks.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// A span of honest load, with an attack or without, up to the moment when the attack has gone.
+fn phase(
+    name: &'static str,
+    attack: Option<&'static Attack>,
+    options: &Options,
+    stage: &Stage,
+    users: &Users,
+    sessions: &Sessions,
+) -> Row {
+    let is_on_client = attack.is_some_and(|attack| attack.is_servers());
+    let mut victim = is_on_client.then(|| Victim::start(&stage.ground));
+    let attacker = attack.map(|attack| Attacker::start(attack, &stage.ground, options.span));
+    let mut watch = Watch::begin(stage);
+    users.begin();
+    sessions.begin();
+    let start = Instant::now();
+    while start.elapsed() < options.span {
+        pass(LOOK_EVERY);
+        watch.look();
+        sessions.look();
+        if let Some(victim) = &mut victim {
+            victim.look();
+        }
+    }
+    let mut outcome = attacker.map_or_else(Outcome::default, Attacker::end);
+    // What it leaves behind is part of it.
+    pass(AFTERMATH);
+    if let Some(victim) = victim {
+        outcome.faults.extend(victim.end());
+    }
+    let took = start.elapsed();
+    Row {
+        name,
+        took,
+        users: users.end(),
+        lines: sessions.end(),
+        cost: watch.end(),
+        outcome,
+    }
+}
