@@ -7,12 +7,12 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     sync::{Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
-    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, refusing,
-    text_of_http_answer,
+    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, pass,
+    refusing, text_of_http_answer,
     websocket::{NONCE, SUBPROTOCOL, frame, hello, kind, siding_frame},
     with_deadlines,
 };
@@ -220,6 +220,34 @@ fn a_client_that_overspends_its_credit_loses_its_link() {
 }
 
 #[test]
+fn a_link_that_was_closed_is_not_read_for_as_long_as_its_peer_goes_on_sending() {
+    let server_config = r#"{ "timeouts": { "linger": "300ms" } }"#;
+    let tunnel = Tunnel::builder()
+        .to("tcp", refusing())
+        .server_config(server_config)
+        .start();
+    let mut peer = WebSocketPeer::welcomed(tunnel.link(), "edge-2");
+    peer.send_binary(&siding_frame(0, 99, 0, b"")).unwrap();
+    tunnel.server.log().wait_for("link edge-2: down");
+    expect_reset_while_sending(peer);
+
+    // And likewise a client, whose server does that.
+    let (closed, report) = mpsc::channel();
+    let server = Origin::start(move |stream| {
+        let Ok(mut link) = WebSocketPeer::accept(stream) else {
+            return;
+        };
+        link.wait_for_message();
+        link.send_binary(&siding_frame(0, 99, 0, b"")).unwrap();
+        closed.send(link).ok();
+    });
+    let client = client(server.address(), CLIENT, &[]);
+    let link = report.recv_timeout(PATIENCE).unwrap();
+    client.log().wait_for(&format!("link {CLIENT}: down"));
+    expect_reset_while_sending(link);
+}
+
+#[test]
 fn silence_ends_at_the_handshake_deadline() {
     let server_config = r#"{ "timeouts": { "handshake": "300ms" } }"#;
     let tunnel = Tunnel::builder()
@@ -272,6 +300,17 @@ fn a_client_outlives_servers_that_are_none() {
         report.recv_timeout(PATIENCE).expect("it tries again");
     }
     assert!(client.is_running());
+}
+
+/// Whoever never stops sending to one that has said goodbye is told by a reset, though it is never silent.
+#[track_caller]
+fn expect_reset_while_sending(mut peer: WebSocketPeer) {
+    let start = Instant::now();
+    while peer.send_raw(b"more").is_ok() {
+        let passed = start.elapsed();
+        assert!(passed < 2 * SPAN, "still read after {passed:?}");
+        pass(Duration::from_millis(20));
+    }
 }
 
 /// A client of `id` with these further arguments.

@@ -493,8 +493,8 @@ impl Client {
     /// The link is gone, and all that it carried; it is dialled again after a while.
     fn link_down<N: Net>(&mut self, io: &mut Reactor<N, Owner>, down: Down, now: Now) {
         if let Some(key) = self.connection.key() {
-            // Lets what was said last arrive before the socket goes.
-            io.linger(key, GOODBYE_MAX);
+            // Lets what was said last arrive before the socket goes, whatever the server still sends.
+            io.linger_at_most(key, GOODBYE_MAX);
         }
         self.counters.bytes += self.connection.carried();
         let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);

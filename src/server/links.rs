@@ -787,7 +787,8 @@ impl Server {
             tunnel.link.close(io, key, reason, text);
         }
         self.link_over(io, link, text, ends);
-        io.linger(key, self.config.timeouts.linger);
+        // Whoever breaks the protocol may never stop.
+        io.linger_at_most(key, self.config.timeouts.linger);
     }
 
     /// Forgets a link and ends all that it carried; its socket is the caller's to close.
