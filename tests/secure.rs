@@ -14,8 +14,8 @@ use std::{
 };
 
 use common::{
-    Authority, HttpOrigin, HttpUser, Origin, PATIENCE, Scratch, Siding, TlsUser, Tunnel, connect,
-    curl, echoes, eventually, require, run, tls_user,
+    AT_ONCE, Authority, HttpOrigin, HttpUser, Origin, PATIENCE, Scratch, Siding, TlsUser, Tunnel,
+    connect, curl, echoes, eventually, raise_descriptor_limit, require, run, tls_user,
 };
 
 /// The server's arguments for `certificate` and `key`.
@@ -357,6 +357,32 @@ fn those_who_never_finish_their_handshake_keep_nobody_out() {
     eventually("the server holds what it held", || {
         (tunnel.server.descriptors() <= before).then_some(())
     });
+}
+
+#[test]
+fn a_crowd_that_says_nothing_takes_no_time_from_who_shakes_hands() {
+    const SILENT: usize = 1_000;
+    raise_descriptor_limit(4 * SILENT);
+    let authority = Authority::new();
+    let echo = Origin::echo();
+    let target = echo.address();
+    let tunnel = Tunnel::builder()
+        .allow(target.to_string())
+        .url("wss://localhost:{port}")
+        .client_files("--ca", &authority.file())
+        .server_config(format!(
+            r#"{{ {}, "proxies": [ {{ "client": "edge-1", "spec": "tcp:0:{target}", "tls": true }} ] }}"#,
+            shows(&authority.files(&["localhost"])),
+        ))
+        .start();
+    let proxy = tunnel.server.proxy_address(&format!("tcp:0:{target}"));
+    let silent: Vec<TcpStream> = (0..SILENT).map(|_| connect(proxy)).collect();
+    let began = Instant::now();
+    let mut user = tls_user(authority.client(), proxy, "localhost");
+    echoes_over_tls(&mut user);
+    let took = began.elapsed();
+    assert!(took < AT_ONCE, "in after {took:?}");
+    silent.into_iter().for_each(common::reset);
 }
 
 #[test]

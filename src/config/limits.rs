@@ -153,8 +153,10 @@ pub struct ServerLimits {
     /// takes longer than a second makes room for them.
     #[serde(deserialize_with = "concurrency")]
     pub handshakes: usize,
-    /// Users between whom and us TLS does not stand yet. 256, as for links: a handshake costs a
-    /// millisecond of one core, so that more would not be served sooner.
+    /// Users between whom and us TLS does not stand yet. 1024, which is a listener's backlog: an honest
+    /// user behind a full one of those who say nothing, each of whom has a second, waits no longer than
+    /// that. They hold some 6 KiB each. With fewer places strangers keep users out whom the core, which
+    /// shakes hands a thousand times in a second, would have time for.
     #[serde(deserialize_with = "concurrency")]
     pub user_handshakes: usize,
     /// Descriptors that users leave free, so that clients are still let in, proxies opened and certificates
@@ -195,7 +197,7 @@ impl Default for ServerLimits {
             trailers: 8 << 10,
             pipelined: 16 << 10,
             handshakes: 256,
-            user_handshakes: 256,
+            user_handshakes: 1024,
             descriptors_reserved: 32,
             connections: 0,
             connections_per_proxy: 0,
