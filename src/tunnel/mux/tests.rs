@@ -892,7 +892,7 @@ proptest! {
     #[test]
     fn every_byte_of_every_stream_arrives(
         sizes in prop::collection::vec((0usize..200_000, 0usize..200_000), 1..12),
-        room in 1usize..50_000,
+        room in 10usize..50_000,
         budget in prop::sample::select(vec![1usize << 20, 4 << 20, 64 << 20]),
     ) {
         let mut pair = Pair::new(budget);
@@ -914,9 +914,11 @@ proptest! {
             pair.client.sockets.0.insert(target(n as u32), answer);
             handles.push(pair.open_raw(n as u32));
         }
-        // Readers take a little at a time until all have ended.
+        // Readers take a little at a time until all have ended: so many bytes a round, and some rounds for
+        // whatever else there is to say.
+        let rounds_max = 1000 + 2 * 200_000 / room;
         for round in 0.. {
-            prop_assert!(round < 10_000, "it goes on for ever");
+            prop_assert!(round < rounds_max, "it goes on for ever");
             pair.run(true);
             if pair.is_clean() {
                 break;
