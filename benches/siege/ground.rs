@@ -75,8 +75,9 @@ impl Ground {
 }
 
 impl Stage {
-    /// Starts everything.
-    pub fn set() -> Stage {
+    /// Starts everything; the server takes so many connections in a second from one address, and four times
+    /// as many at a time, or (0) any number.
+    pub fn set(rate: u32) -> Stage {
         let authority = Authority::new();
         let origin = echoing_bodies();
         let echo = Origin::echo();
@@ -120,9 +121,11 @@ impl Stage {
             .secure(&authority)
             .token(TOKEN)
             .server_config(format!(
-                r#"{{ "clients": [ {} ], "proxies": [ {} ] }}"#,
+                r#"{{ "clients": [ {} ], "proxies": [ {} ],
+                     "limits": {{ "rate_per_source": {rate}, "connections_per_source": {} }} }}"#,
                 clients.join(", "),
-                entries.join(", ")
+                entries.join(", "),
+                4 * rate
             ))
             .log("info")
             .start();

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn run(options: &Options, is_bench: bool) -> ExitCode {
     limits::raise();
     let this = Run::begin();
-    let stage = Stage::set();
+    let stage = Stage::set(options.rate);
     let users = Users::start(&stage);
     let sessions = Sessions::start(&stage);
     let mut table = Table::default();

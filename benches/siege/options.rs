@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::attacks::{ALL, Attack};
 
 /// How it is to be asked.
-const USAGE: &str = "cargo bench --bench siege -- [--seconds N] [--only NAME]... [--list]
+const USAGE: &str = "cargo bench --bench siege -- [--seconds N] [--only NAME]... [--limits N] [--list]
 
   --seconds  how long each phase is (10)
   --only     this attack, or all whose names begin so; calm before and after are always there
+  --limits   how many connections a second the server takes from one address, and four times as many at
+             a time: honest ones have one each, all attackers one together (0: any number)
   --list     the names of attacks";
 
 /// What is to be run.
@@ -17,6 +19,8 @@ pub struct Options {
     pub attacks: Vec<&'static Attack>,
     /// How long each phase is.
     pub span: Duration,
+    /// Connections that the server takes in a second from one address; 0 for any number.
+    pub rate: u32,
 }
 
 impl Options {
@@ -27,7 +31,7 @@ impl Options {
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Options, (String, u8)> {
         let usage = |message: String| (format!("{message}\n\n{USAGE}"), 2);
         let mut words = words.into_iter();
-        let (mut only, mut seconds) = (Vec::new(), 10);
+        let (mut only, mut seconds, mut rate) = (Vec::new(), 10, 0);
         while let Some(word) = words.next() {
             let mut value = || {
                 words
@@ -46,6 +50,12 @@ impl Options {
                         _ => return Err(usage(format!("--seconds {count}: not a count"))),
                     };
                 }
+                "--limits" => {
+                    let count = value()?;
+                    rate = count
+                        .parse()
+                        .map_err(|_| usage(format!("--limits {count}: not a count")))?;
+                }
                 "--only" => {
                     let name = value()?;
                     if !ALL.iter().any(|attack| attack.name.starts_with(&name)) {
@@ -62,6 +72,7 @@ impl Options {
         Ok(Options {
             attacks: ALL.iter().filter(is_asked_for).collect(),
             span: Duration::from_secs(seconds),
+            rate,
         })
     }
 
@@ -70,6 +81,7 @@ impl Options {
         Options {
             attacks: ALL.iter().collect(),
             span: Duration::from_millis(400),
+            rate: 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
+    net::IpAddr,
     process::{Child, Stdio},
     sync::{
         Arc, Mutex,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    common::{connect, pass},
+    common::{connect_from, pass},
     ground::Stage,
 };
 
@@ -149,8 +150,11 @@ impl Session {
     fn start(number: usize, stage: &Stage) -> Session {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
+        // As users, each from an address of its own.
+        let from = format!("127.0.2.{}", number + 1);
         let Some(sshd) = &stage.sshd else {
-            let to = connect(stage.session);
+            let from: IpAddr = from.parse().expect("an address of loopback");
+            let to = connect_from(from, stage.session);
             let from = to.try_clone().expect("there are descriptors");
             return Session {
                 shared,
@@ -158,7 +162,7 @@ impl Session {
                 thread: thread::spawn(move || converse(number, to, from, &of_thread)),
             };
         };
-        let mut command = sshd.ssh(stage.session, &[], &["cat"]);
+        let mut command = sshd.ssh(stage.session, &["-b", &from], &["cat"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // ssh has its files not block, and ours may be the same one.
         command.stderr(Stdio::null());

@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustls::ClientConfig;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     common::{Pattern, pass},
@@ -201,7 +202,12 @@ impl User {
     }
 
     fn connect(&self) -> io::Result<Box<dyn Connection>> {
-        let stream = TcpStream::connect_timeout(&self.address, DEADLINE)?;
+        // Each has an address of its own: to limits by source it is nobody else.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let from = Ipv4Addr::new(127, 0, 1, self.number as u8 + 1);
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect_timeout(&self.address.into(), DEADLINE)?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
