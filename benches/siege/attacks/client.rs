@@ -48,11 +48,9 @@ pub fn stays(ground: &Ground, score: &Score) {
         Ok(link)
     };
     keep(score, HOSTILE_CLIENTS, STAYING, begin, |link| {
-        link.send_raw(b"?")?;
-        match is_closed(&link.stream().sock) {
-            true => Err(ErrorKind::UnexpectedEof.into()),
-            false => Ok(0),
-        }
+        // The server has said goodbye, which is no reason to go: only a reset is.
+        link.stream().sock.write_all(b"?")?;
+        Ok(0)
     });
 }
 
