@@ -464,7 +464,7 @@ impl Server {
             return;
         };
         let answer = upgrade::refuse(status, reason, io.now().unix);
-        io.farewell(key, answer.as_bytes(), self.config.timeouts.linger);
+        io.farewell_at_most(key, answer.as_bytes(), self.config.timeouts.linger);
     }
 
     fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
