@@ -705,9 +705,10 @@ fn listeners_that_collide_are_both_named() {
             "line 2: expose[1]: expose[0] listens on port 80 already: their hosts and paths are not told apart",
         ),
         (
-            "{ \"spec\": \"http:80:a:1\", \"hosts\": [\"a.test\", \"b.test\"] },\n{ \"spec\": \"https:80:a:1\", \"hosts\": [\"B.test\"] }",
+            "{ \"spec\": \"http:80:a:1\", \"hosts\": [\"a.test\", \"b.test\"] },\n{ \"spec\": \"http:80:a:1\", \"hosts\": [\"B.test\"] }",
             "their hosts and paths are not told apart",
         ),
+        #[cfg(feature = "tls")]
         (
             "{ \"spec\": \"http:80:a:1\" },\n{ \"spec\": \"tls:80:a:1\", \"hosts\": [\"a.test\"] }",
             "all of a listener's proxies speak TLS to its users, or none does",
@@ -716,6 +717,7 @@ fn listeners_that_collide_are_both_named() {
             "{ \"spec\": \"tcp:80:a:1\" },\n{ \"spec\": \"tcp:81:a:1\", \"hosts\": [\"a.test\"] }",
             "line 2: expose[1].hosts: hosts is for the kinds http, https and tls, not for tcp",
         ),
+        #[cfg(feature = "tls")]
         (
             "{ \"spec\": \"tls:81:a:1\", \"paths\": [\"/a\"] }",
             "expose[0].paths: paths is for the kinds http and https, not for tls",
@@ -734,7 +736,7 @@ fn listeners_that_collide_are_both_named() {
     }
     let file = folder.file(
         "client.json",
-        r#"{ "id": "a", "expose": [ "http:80:a:1", { "spec": "https:80:a:2", "hosts": ["*.a.test"] },
+        r#"{ "id": "a", "expose": [ "http:80:a:1", { "spec": "http:80:a:2", "hosts": ["*.a.test"] },
              { "spec": "http:80:a:3", "hosts": ["*.a.test"], "paths": ["/x"] } ] }"#,
     );
     assert_eq!(
