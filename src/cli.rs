@@ -5,6 +5,7 @@
 //! nothing and ends nothing: [`parse`] answers with what there is to run, or with the text and code
 //! to exit with, and `main` does it.
 
+mod admin;
 mod grants;
 
 use std::{
@@ -21,6 +22,10 @@ use argh::FromArgs;
 use log::Level;
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "admin")]
+use self::admin::StatusArguments;
+#[cfg(feature = "admin")]
+use crate::admin::status::Question;
 use crate::config::{
     Allow, BIND_DEFAULT, ClientConfig, ClientId, Exposed, Identity, Invalid, Kind, LISTEN_DEFAULT,
     MemoryMax, PoolLimits, PoolMode, ProxyEntry, ProxyOptions, Roots, Rule, ServerConfig,
@@ -60,6 +65,9 @@ pub enum Command {
     /// Both and two origins, in one process.
     #[cfg(feature = "demo")]
     Demo,
+    /// Asks one that runs how it is.
+    #[cfg(feature = "admin")]
+    Status(Question),
 }
 
 /// Reads the arguments (as [`env::args_os`] gives them, the program's name first), the variables
@@ -109,10 +117,11 @@ fn parse_with(args: impl Iterator<Item = OsString>, variables: Variables<'_>) ->
 
 const PROGRAM: &str = "siding";
 
-const COMMANDS: &str = if cfg!(feature = "demo") {
-    "server, client, demo or check"
-} else {
-    "server, client or check"
+const COMMANDS: &str = match (cfg!(feature = "demo"), cfg!(feature = "admin")) {
+    (true, true) => "server, client, demo, check or status",
+    (true, false) => "server, client, demo or check",
+    (false, true) => "server, client, check or status",
+    (false, false) => "server, client or check",
 };
 
 fn usage_error(reason: impl fmt::Display) -> String {
@@ -150,6 +159,11 @@ fn run(role: Role, early: Option<LogLevel>, variables: Variables<'_>) -> Result<
         // What goes well is on its screen.
         #[cfg(feature = "demo")]
         Role::Demo(typed) => Asked::Run(Command::Demo, level_or(typed.log, None, Level::Warn)),
+        #[cfg(feature = "admin")]
+        Role::Status(typed) => {
+            let level = level_or(typed.log, None, Level::Warn);
+            Asked::Run(Command::Status(typed.question()?), level)
+        }
         Role::Check(typed) => {
             check(&typed, variables)?;
             Asked::Checked(typed.config)
@@ -217,6 +231,8 @@ enum Role {
     #[cfg(feature = "demo")]
     Demo(DemoArguments),
     Check(CheckArguments),
+    #[cfg(feature = "admin")]
+    Status(StatusArguments),
 }
 
 /// Be the public side: accept a client's WebSocket and the users' connections.
@@ -274,6 +290,15 @@ struct ServerArguments {
     /// most 1000)
     #[argh(option, arg_name = "MICROSECONDS")]
     spin: Option<Spin>,
+
+    /// where to tell of itself by HTTP: /healthz, /readyz, /metrics, /status (another than a loopback
+    /// address needs --admin-token-file)
+    #[argh(option, arg_name = "ADDR:PORT")]
+    admin: Option<Address>,
+
+    /// the file that holds what must be shown there, as Authorization: Bearer
+    #[argh(option, arg_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
@@ -356,6 +381,15 @@ struct ClientArguments {
     #[argh(option, arg_name = "MICROSECONDS")]
     spin: Option<Spin>,
 
+    /// where to tell of itself by HTTP: /healthz, /readyz, /metrics, /status (another than a loopback
+    /// address needs --admin-token-file)
+    #[argh(option, arg_name = "ADDR:PORT")]
+    admin: Option<Address>,
+
+    /// the file that holds what must be shown there, as Authorization: Bearer
+    #[argh(option, arg_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
     /// a JSON configuration
     #[argh(option, arg_name = "FILE")]
     config: Option<PathBuf>,
@@ -428,7 +462,7 @@ enum Split {
 /// Puts the arguments into the form that argh takes: `--flag=value` becomes two, help stands alone
 /// behind its subcommand, and everything is UTF-8.
 ///
-/// Every flag but help and version takes a value, which is passed on whatever it looks like.
+/// Every flag but help, version and [`SWITCHES`] takes a value, which is passed on whatever it looks like.
 fn split(args: impl Iterator<Item = OsString>) -> Result<Split, Invalid> {
     let mut args = args.map(|arg| {
         arg.into_string().map_err(|arg| {
@@ -463,6 +497,10 @@ fn split(args: impl Iterator<Item = OsString>) -> Result<Split, Invalid> {
                 return Err(Invalid::new(format!("{flag} takes no value")));
             }
             ("--version", None) => return Ok(Split::Version),
+            (switch, value) if SWITCHES.contains(&switch) => match value {
+                None => given.push(switch.to_owned()),
+                Some(_) => return Err(Invalid::new(format!("{switch} takes no value"))),
+            },
             // Whatever else was typed, and be it wrong: who asks for help gets it.
             ("--help", None) => {
                 words.push(arg);
@@ -479,6 +517,9 @@ fn split(args: impl Iterator<Item = OsString>) -> Result<Split, Invalid> {
     }
     Ok(Split::Args(given))
 }
+
+/// The flags of `status` that say all by being there.
+const SWITCHES: [&str; 2] = ["--json", "--watch"];
 
 /// Reads and understands the configuration, if there is one.
 fn read<T: Default + DeserializeOwned>(
@@ -653,6 +694,19 @@ fn server(
         return Err(proxies_from.error(&name(index), &name(index), reason));
     }
 
+    let admin = admin::read(
+        (typed.admin, typed.admin_token_file),
+        (file.admin, file.admin_token_file),
+        document,
+    )?;
+    if let (Some(admin), Some(own)) = (&admin, own)
+        && admin.listen == own
+    {
+        let from = Source::of(typed.admin.is_some(), document);
+        let reason = format_args!("clients connect at {listen} (--listen, listen)");
+        return Err(from.error("--admin", "admin", reason));
+    }
+
     Ok(ServerConfig {
         listen,
         bind,
@@ -668,6 +722,7 @@ fn server(
         timeouts: file.timeouts,
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
+        admin,
     })
 }
 
@@ -770,6 +825,11 @@ fn client(
     } else {
         typed.allow
     };
+    let admin = admin::read(
+        (typed.admin, typed.admin_token_file),
+        (file.admin, file.admin_token_file),
+        document,
+    )?;
     Ok(ClientConfig {
         server,
         via,
@@ -790,6 +850,7 @@ fn client(
         },
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
+        admin,
     })
 }
 

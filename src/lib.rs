@@ -10,6 +10,7 @@
 //! - [`proxy_protocol`]: pure: what one proxy says to the next of whose connection it is.
 //! - [`pool`]: pure: which parked connection to use, park or refuse, with reasons.
 //! - [`server`], [`client`]: the two roles, which join all of these and never each other.
+//! - [`admin`]: what the roles tell of themselves, over HTTP on a listener of its own.
 //! - [`demo`]: both roles and two small origins in one process.
 //!
 //! Time and IO are arguments: nothing in `tunnel`, `http`, `socks`, `proxy_protocol` or `pool` reads a clock
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod base64;
 pub mod cli;
 pub mod client;
@@ -24,14 +26,18 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod guesses;
+pub mod histogram;
 pub mod http;
 pub mod key;
 mod lend;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
+mod refusals;
 pub mod run;
 pub mod server;
 pub mod socks;
+mod source;
 mod stage;
 pub mod tunnel;

@@ -41,6 +41,12 @@ fn main() -> ExitCode {
         ),
         #[cfg(feature = "demo")]
         Command::Demo => siding::demo::run(),
+        #[cfg(feature = "admin")]
+        Command::Status(question) => match siding::admin::status::run(&question) {
+            // An answer to whoever has asked, and no line of a log.
+            Err(reason) => return exit(&format!("siding: {reason}"), FAILED),
+            Ok(()) => Ok(()),
+        },
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,8 +93,10 @@ fn log_to_stderr(level: LevelFilter) {
     } else {
         ColorChoice::Never
     };
-    TermLogger::init(level, config, TerminalMode::Stderr, color)
+    // The level may change while it runs (`PUT /log`): the logger itself lets everything pass.
+    TermLogger::init(LevelFilter::Trace, config, TerminalMode::Stderr, color)
         .expect("the logger is set here and nowhere else");
+    log::set_max_level(level);
 }
 
 /// 0 is ended as asked, and 2 wrong usage or configuration, which `cli` says.

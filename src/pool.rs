@@ -335,6 +335,12 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         })
     }
 
+    /// The targets to which connections are idle, and to each how many.
+    pub fn targets(&self) -> impl Iterator<Item = (&K, usize)> {
+        let buckets = self.buckets.iter().flatten();
+        buckets.map(|bucket| (&bucket.target, bucket.len))
+    }
+
     /// How long ago the one that is idle longest was parked.
     pub fn oldest(&self, now: Instant) -> Option<Duration> {
         let oldest = self.end_of(self.newest, ALL)?;

@@ -19,6 +19,7 @@ use crate::{
 pub fn server(config: ServerConfig, source: Source<ServerConfig>) -> Result<(), String> {
     let mut reactor = reactor(config.spin)?;
     let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
+    server.open_admin(&mut reactor)?;
     server.reads_from(source);
     reactor
         .run(&mut server)
@@ -32,6 +33,7 @@ pub fn server(config: ServerConfig, source: Source<ServerConfig>) -> Result<(), 
 pub fn client(config: ClientConfig, source: Source<ClientConfig>) -> Result<(), String> {
     let mut reactor = reactor(config.spin)?;
     let mut client = Client::start(config, &mut reactor);
+    client.open_admin(&mut reactor)?;
     client.reads_from(source);
     reactor
         .run(&mut client)

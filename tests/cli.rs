@@ -72,6 +72,7 @@ fn help_and_version_go_to_stdout_and_succeed() {
         &["demo"],
         &["check"],
         &["check", "client"],
+        &["status"],
     ] {
         let help = siding(&[words, &["--help"]].concat());
         assert_eq!(help.status.code(), Some(0), "{words:?}: {help:?}");
@@ -93,7 +94,7 @@ fn help_and_version_go_to_stdout_and_succeed() {
 #[test]
 fn wrong_usage_ends_with_two_and_names_the_flag() {
     for (args, expected) in [
-        (&[][..], "server, client, demo or check"),
+        (&[][..], "server, client, demo, check or status"),
         (&["serve"], "serve"),
         (&["server", "--listen=nowhere"], "--listen"),
         (&["server", "--listen", "0.0.0.0:0"], "without a token"),
@@ -101,7 +102,9 @@ fn wrong_usage_ends_with_two_and_names_the_flag() {
             &["server", "--proxy", "edge-1=https:1"],
             "https:[BIND:]PORT:HOST:PORT",
         ),
-        (&["server", "--admin", "127.0.0.1:0"], "--admin"),
+        (&["server", "--admin", "0.0.0.0:0"], "--admin-token-file"),
+        (&["status", "--admin", "nowhere"], "--admin"),
+        (&["status", "--json=1"], "--json takes no value"),
         (&["client"], "--id"),
         (&["client", "--id", "edge 1"], "--id"),
         (
@@ -150,11 +153,11 @@ fn a_wrong_configuration_is_named_by_file_line_and_field() {
     }
     let unknown = folder.file(
         "unknown.json",
-        "{ \"id\": \"edge-1\",\n\"admin\": \"127.0.0.1:0\" }",
+        "{ \"id\": \"edge-1\",\n\"proxy\": \"127.0.0.1:0\" }",
     );
     let reason = refused(&["client", "--config", &unknown]);
     assert!(
-        reason.starts_with(&format!("{unknown}: line 2: admin: unknown field `admin`")),
+        reason.starts_with(&format!("{unknown}: line 2: proxy: unknown field `proxy`")),
         "{reason}"
     );
 }

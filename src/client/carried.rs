@@ -110,6 +110,11 @@ impl Carried {
         }
     }
 
+    /// Its proxy, which is this client's.
+    pub fn proxy_id(&self, client: &ClientId) -> ProxyId {
+        self.proxy.id(client)
+    }
+
     /// Its place, and whether it has it already.
     pub fn place(&self) -> Option<(&Upstream, bool)> {
         let waits = matches!(self.state, State::Queued(..));
@@ -345,6 +350,7 @@ impl Client {
                     ..origin
                 });
                 io.set_deadline(key, Deadline::idle(self.config.timeouts.response_head));
+                self.exchanging += 1;
                 State::Exchange(key, exchange)
             }
         };
@@ -471,6 +477,9 @@ impl Client {
     /// Forgets a stream and what it holds, but for its socket.
     fn remove<N: Net>(&mut self, io: &mut Reactor<N, Owner>, carried: u32) -> Option<Carried> {
         let found = self.carried.try_remove(carried as usize)?;
+        if let State::Exchange(..) = found.state {
+            self.exchanging -= 1;
+        }
         if let Some(exchange) = found.exchange() {
             let held = exchange.head.as_ref().map_or(0, Gather::held);
             self.shared.budget.drop_head(held);

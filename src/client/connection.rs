@@ -73,6 +73,14 @@ impl Connection {
         }
     }
 
+    /// The tunnel of a link whose server has proved itself.
+    pub fn up(&self) -> Option<&Tunnel> {
+        match self {
+            Connection::Up(tunnel, _) => Some(tunnel),
+            _ => None,
+        }
+    }
+
     pub fn is_up(&self) -> bool {
         matches!(self, Connection::Up(..))
     }
@@ -411,7 +419,7 @@ impl Client {
             return Ok(());
         };
         info!("link {}: up to {}", self.config.id, self.config.server);
-        tunnel.link.welcomed();
+        tunnel.link.welcomed(now);
         tunnel.mux.welcomed(welcome.window);
         self.closes = welcome.closes;
         for open in self.exposures.ask() {
@@ -496,7 +504,7 @@ impl Client {
             // Lets what was said last arrive before the socket goes, whatever the server still sends.
             io.linger_at_most(key, GOODBYE_MAX);
         }
-        self.counters.bytes += self.connection.carried();
+        self.leave_link();
         let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);
         if let Connection::Up(_, since) = connection {
             self.backoff
@@ -534,6 +542,14 @@ impl Client {
         self.connection = Connection::Waiting(timer);
     }
 
+    /// Remembers what the present link has carried, which is about to go.
+    fn leave_link(&mut self) {
+        self.counters.bytes += self.connection.carried();
+        if let Some(tunnel) = self.connection.up() {
+            self.past.add(tunnel.mux.traffic());
+        }
+    }
+
     /// Says goodbye: the process is about to end.
     pub(super) fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         if let Some(tunnel) = self.connection.tunnel() {
@@ -541,7 +557,7 @@ impl Client {
                 .link
                 .close(io, tunnel.key, CloseReason::Done, "client stops");
         }
-        self.counters.bytes += self.connection.carried();
+        self.leave_link();
         match std::mem::replace(&mut self.connection, Connection::Idle) {
             Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => {
                 io.linger(tunnel.key, GOODBYE_MAX);

@@ -87,6 +87,11 @@ impl Dials {
     pub fn is_full(&self) -> bool {
         self.queue.len() >= QUEUE_MAX
     }
+
+    /// How many there are, those that wait included.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
 }
 
 /// Who wants to be connected.

@@ -17,8 +17,9 @@ pub(super) struct Exposures {
 struct Wish {
     request: u32,
     exposed: Exposed,
-    /// As the server calls it, on the present link.
+    /// As the server calls it, on the present link, and where it says that it listens.
     proxy_id: Option<String>,
+    address: Option<String>,
 }
 
 /// What a changed configuration asks of the server.
@@ -54,14 +55,24 @@ impl Exposures {
             request,
             exposed,
             proxy_id: None,
+            address: None,
         });
         request
+    }
+
+    /// What was asked for, and what the server calls it and where it listens if it has opened it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Exposed, Option<&str>, Option<&str>)> {
+        let wishes = self.wishes.iter();
+        wishes.map(|wish| {
+            let (name, address) = (&wish.proxy_id, &wish.address);
+            (&wish.exposed, name.as_deref(), address.as_deref())
+        })
     }
 
     /// All that is to be asked on a new link.
     pub fn ask(&mut self) -> Vec<ProxyOpen> {
         for wish in &mut self.wishes {
-            wish.proxy_id = None;
+            (wish.proxy_id, wish.address) = (None, None);
         }
         self.wishes.iter().map(Wish::open).collect()
     }
@@ -75,6 +86,7 @@ impl Exposures {
         match wish {
             Some(wish) => {
                 wish.proxy_id = opened.proxy_id.clone();
+                wish.address = opened.address.clone();
                 Answered::Wish(wish.exposed.spec.to_string())
             }
             None => Answered::Nobody(opened.proxy_id.clone().map(ProxyClose::of)),

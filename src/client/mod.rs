@@ -12,6 +12,7 @@
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
 //! - `reuse`: connections from the pool: taken, found dead, given up.
 //! - `respond`: the response of an exchange: its head, and whether its connection is parked after it.
+//! - `watch`: what the client tells of itself.
 
 mod backoff;
 mod carried;
@@ -25,6 +26,7 @@ mod reuse;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
 mod upstream;
+mod watch;
 
 use std::{
     collections::HashSet,
@@ -46,6 +48,7 @@ use self::{
     upstream::{Places, Upstream},
 };
 use crate::{
+    admin::Admin,
     clock::Now,
     config::{ClientConfig, Source, Via},
     key::Key,
@@ -56,7 +59,7 @@ use crate::{
     tunnel::{
         Shared,
         control::Reason,
-        mux::{EndCounts, LinkState, Orphan},
+        mux::{EndCounts, LinkState, Orphan, Traffic},
         window::Pressure,
     },
 };
@@ -78,6 +81,10 @@ pub enum Owner {
     Parked(Slot),
     /// The end of the drain.
     Drain,
+    /// The listener for admins.
+    Admin,
+    /// A connection of one.
+    Visitor(u32),
 }
 
 /// The client.
@@ -104,12 +111,18 @@ pub struct Client {
     /// Streams that the server has opened since the start.
     opened: u64,
     ends: EndCounts,
+    /// What links have carried that are gone.
+    past: Traffic,
+    /// How many streams are exchanges that have their connection.
+    exchanging: usize,
     /// What the log was told of the pool, and when.
     reported: (Instant, pool::Counters),
     /// Where heads are read into.
     scratch: Box<[u8]>,
     scheduled: bool,
     stage: Stage,
+    started: Instant,
+    admin: Option<Admin>,
 }
 
 /// What the client has done, for the demo's status line.
@@ -144,10 +157,14 @@ impl Client {
             counters: Counters::default(),
             opened: 0,
             ends: EndCounts::default(),
+            past: Traffic::default(),
+            exchanging: 0,
             reported: (io.now().instant, pool::Counters::default()),
             scratch: vec![0; SCRATCH].into(),
             scheduled: false,
             stage: Stage::Running,
+            started: io.now().instant,
+            admin: None,
             source: None,
             closes: false,
             exposures: Exposures::new(&config.expose),
@@ -303,6 +320,7 @@ impl Client {
     /// Whoever is still served sees that it was not all.
     fn drop_streams<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         let streams = std::mem::take(&mut self.carried);
+        self.exchanging = 0;
         let orphans = self.connection.tunnel().map(|tunnel| {
             tunnel
                 .mux
@@ -327,6 +345,9 @@ impl Client {
         self.drop_streams(io);
         self.report_pool(io.now(), true);
         self.goodbye(io);
+        if let Some(admin) = &mut self.admin {
+            admin.close(io);
+        }
         self.stage = Stage::Leaving;
     }
 
@@ -346,6 +367,11 @@ impl Client {
             );
             assert_eq!(io.held(key), 0, "a parked connection has no unread bytes");
         }
+        let exchanging = self
+            .carried
+            .iter()
+            .filter(|(_, carried)| matches!(carried.state, State::Exchange(..)));
+        assert_eq!(exchanging.count(), self.exchanging, "exchanges are counted");
         let places = || {
             self.carried
                 .iter()
@@ -369,6 +395,12 @@ impl<N: Net> Role<N> for Client {
             Owner::Attempt(dial) => self.attempt_ready(io, dial, key, now),
             Owner::Target(carried) => self.target_ready(io, carried, now),
             Owner::Parked(slot) => self.parked_ready(io, key, slot),
+            Owner::Admin => {
+                if let Some(admin) = &mut self.admin {
+                    admin.accept(io, Owner::Visitor, now);
+                }
+            }
+            Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
             Owner::Dial(_) | Owner::Queued(_) | Owner::Drain => {}
         }
     }
@@ -385,7 +417,12 @@ impl<N: Net> Role<N> for Client {
                 warn!("drain deadline: {} streams are cut off", self.carried.len());
                 self.end(io);
             }
-            Owner::Attempt(_) => {}
+            Owner::Visitor(visitor) => {
+                if let Some(admin) = &mut self.admin {
+                    admin.timeout(io, visitor);
+                }
+            }
+            Owner::Attempt(_) | Owner::Admin => {}
         }
     }
 

@@ -3,6 +3,8 @@
 //! It is taken over whole or not at all. Sessions go on whatever has changed; what may no longer be dialled
 //! is not dialled again, and leaves the pool.
 
+use std::net::SocketAddr;
+
 use log::{error, info, warn};
 
 use super::{Client, Owner, exposures::Difference, secure::Trust};
@@ -70,6 +72,9 @@ impl Client {
             open.len(),
             close.len()
         );
+        if let Some(admin) = &mut self.admin {
+            admin.set_config(config.admin.as_ref());
+        }
         self.config = config.into();
         let can_close = self.closes;
         if self.connection.is_up()
@@ -107,11 +112,16 @@ pub(super) fn pool_limits(config: &ClientConfig) -> PoolLimits {
     }
 }
 
+fn admin_address(config: &ClientConfig) -> Option<SocketAddr> {
+    config.admin.as_ref().map(|admin| admin.listen)
+}
+
 /// What has changed and cannot while the client runs.
 fn unchangeable(old: &ClientConfig, new: &ClientConfig) -> Vec<&'static str> {
     let fields = [
         ("memory_max", old.memory_max == new.memory_max),
         ("spin", old.spin == new.spin),
+        ("admin", admin_address(old) == admin_address(new)),
         (
             "limits.undelivered",
             old.limits.undelivered == new.limits.undelivered,

@@ -184,6 +184,7 @@ impl Client {
                 // From here on it is like any raw stream: never parked, and it may be quiet for days.
                 if let Some(carried) = self.carried.get_mut(carried as usize) {
                     carried.state = State::Raw(key);
+                    self.exchanging -= 1;
                 }
                 Next::Mux
             }

@@ -99,6 +99,7 @@ impl Client {
         };
         if let State::Exchange(_, mut exchange) = std::mem::replace(&mut found.state, dialling) {
             exchange.retried = true;
+            self.exchanging -= 1;
             found.state = State::Dialling {
                 dial: u32::MAX,
                 exchange: Some(exchange),

@@ -168,6 +168,10 @@ pub struct ServerFile {
     pub limits: ServerLimits,
     /// As `--spin`.
     pub spin: Option<Spin>,
+    /// As `--admin`.
+    pub admin: Option<Address>,
+    /// As `--admin-token-file`, relative to this file.
+    pub admin_token_file: Option<PathBuf>,
 }
 
 /// An entry of `certificates`.
@@ -249,6 +253,10 @@ pub struct ClientFile {
     pub limits: ClientLimits,
     /// As `--spin`.
     pub spin: Option<Spin>,
+    /// As `--admin`.
+    pub admin: Option<Address>,
+    /// As `--admin-token-file`, relative to this file.
+    pub admin_token_file: Option<PathBuf>,
 }
 
 /// A struct that is written as an object and nothing else. Left to itself, serde also takes an array

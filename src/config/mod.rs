@@ -95,6 +95,17 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
     /// How long to look for the next event before sleeping.
     pub spin: Duration,
+    /// Where it tells of itself, if anywhere.
+    pub admin: Option<AdminConfig>,
+}
+
+/// Where a role tells of itself, and to whom.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What whoever asks must show. `cli` sees to it that `listen` is a loopback address without.
+    pub token: Option<Token>,
 }
 
 impl Default for ServerConfig {
@@ -115,6 +126,7 @@ impl Default for ServerConfig {
             timeouts: ServerTimeouts::default(),
             limits: ServerLimits::default(),
             spin: Duration::ZERO,
+            admin: None,
         }
     }
 }
@@ -181,6 +193,9 @@ impl From<Spec> for Exposed {
     }
 }
 
+/// Where `siding status` asks unless told: the port next to [`LISTEN_DEFAULT`]'s.
+pub const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(BIND_DEFAULT, 7001);
+
 /// Everything a client needs to know.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -216,6 +231,8 @@ pub struct ClientConfig {
     pub limits: ClientLimits,
     /// As at the server.
     pub spin: Duration,
+    /// As at the server.
+    pub admin: Option<AdminConfig>,
 }
 
 impl ClientConfig {
@@ -238,6 +255,7 @@ impl ClientConfig {
             pool: PoolLimits::default(),
             limits: ClientLimits::default(),
             spin: Duration::ZERO,
+            admin: None,
         }
     }
 }

@@ -12,6 +12,9 @@ use std::{
     rc::Rc,
 };
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use super::value::Invalid;
 
 /// The variable that is looked at after `--token-file` and before the configuration's `token_file`.
@@ -72,6 +75,18 @@ impl Token {
         let within =
             |error: &dyn fmt::Display| Invalid::new(format!("{}: {error}", path.display()));
         Self::new(&read().map_err(|error| within(&error))?).map_err(|error| within(&error))
+    }
+
+    /// Whether this is the secret. Takes the same time however wrong it is.
+    #[must_use]
+    pub fn is(&self, given: &[u8]) -> bool {
+        let mac = |bytes: &[u8]| {
+            Hmac::<Sha256>::new_from_slice(b"siding token")
+                .expect("HMAC takes a key of any length")
+                .chain_update(bytes)
+        };
+        let own = mac(&self.0).finalize().into_bytes();
+        mac(given).verify_slice(&own).is_ok()
     }
 
     /// The secret, to compute proofs with.
@@ -187,6 +202,20 @@ pub(crate) mod tests {
                 .to_string()
                 .contains("more than 4096")
         );
+    }
+
+    #[test]
+    fn the_secret_is_known_and_nothing_else() {
+        let token = Token::new(b"0123456789abcdef\n").unwrap();
+        assert!(token.is(b"0123456789abcdef"));
+        for wrong in [
+            &b""[..],
+            b"0123456789abcde",
+            b"0123456789abcdef\n",
+            b"0123456789abcdeg",
+        ] {
+            assert!(!token.is(wrong), "{wrong:?}");
+        }
     }
 
     #[test]

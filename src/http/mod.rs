@@ -40,7 +40,8 @@ pub use framing::{Body, BodyError, Coding, Framing, Source, Step};
 pub use gather::{Gather, Gathered};
 pub use head::{Bad, FIELDS_MAX, HeadLimits, LEADING_EMPTY_LINES_MAX, Refused, Version, head_end};
 pub use reply::{
-    CONNECT_ESTABLISHED, REASON_MAX, denial, end_of_forwarding, error_reply, phrase, turned_away,
+    CONNECT_ESTABLISHED, REASON_MAX, denial, end_of_forwarding, error_reply, page, phrase,
+    turned_away,
 };
 pub use request::{Edits, Request, RequestTarget};
 pub use response::{Asked, KeepAlive, Kind, NotReusable, Response};

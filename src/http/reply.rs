@@ -92,6 +92,40 @@ fn reply(
     }
 }
 
+/// Appends a whole response with a page of ours, or without one ([`None`], which is for 204, too). `field` is
+/// one more field; `head_only` leaves the page out, for an answer to HEAD.
+pub fn page(
+    out: &mut Vec<u8>,
+    status: u16,
+    page: Option<(&str, &[u8])>,
+    field: Option<(&str, &str)>,
+    close: bool,
+    head_only: bool,
+    unix: Duration,
+) {
+    out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
+    write_date(out, unix);
+    if let Some((kind, content)) = page {
+        write_field(out, "Content-Type", kind.as_bytes());
+        write_length(out, content.len() as u64);
+    } else if status != 204 {
+        // RFC 9110 §8.6: 204 has no length.
+        write_length(out, 0);
+    }
+    // What is told is told of this moment.
+    write_field(out, "Cache-Control", b"no-store");
+    if let Some((name, value)) = field {
+        write_field(out, name, value.as_bytes());
+    }
+    if close {
+        write_field(out, "Connection", b"close");
+    }
+    out.extend_from_slice(b"\r\n");
+    if let (Some((_, content)), false) = (page, head_only) {
+        out.extend_from_slice(content);
+    }
+}
+
 /// Appends the answer to whoever has asked nothing yet and is not going to be heard; `wait` is when to come
 /// back. Without a body it is right for any method, HEAD included.
 pub fn turned_away(out: &mut Vec<u8>, status: u16, wait: Option<Duration>, unix: Duration) {
@@ -142,6 +176,7 @@ fn write_head(
 pub fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -248,6 +283,22 @@ mod tests {
         assert!(proxy.ends_with("\r\nConnection: close\r\n\r\n"), "{proxy}");
         let later = denial(429, true, false);
         assert!(later.contains("\r\nRetry-After: 59\r\n"), "{later}");
+    }
+
+    #[test]
+    fn a_page_has_its_kind_its_length_and_no_cache() {
+        let written = |status, content: Option<(&str, &[u8])>, head_only| {
+            let mut out = Vec::new();
+            page(&mut out, status, content, None, false, head_only, UNIX);
+            String::from_utf8(out).expect("pages are ASCII")
+        };
+        let head = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                    Content-Type: text/plain\r\nContent-Length: 3\r\nCache-Control: no-store\r\n\r\n";
+        let content = Some(("text/plain", &b"ok\n"[..]));
+        assert_eq!(written(200, content, false), format!("{head}ok\n"));
+        assert_eq!(written(200, content, true), head);
+        let done = written(204, None, false);
+        assert!(done.starts_with("HTTP/1.1 204 No Content\r\n") && !done.contains("Length"));
     }
 
     fn last(head: &str) -> String {

@@ -250,6 +250,17 @@ impl<'a> Request<'a> {
         if path.is_empty() { "/" } else { path }
     }
 
+    /// The query of what is asked for, if it has one.
+    pub fn query(&self) -> Option<&'a str> {
+        match self.target {
+            RequestTarget::Origin(path_and_query)
+            | RequestTarget::Absolute { path_and_query, .. } => {
+                path_and_query.split_once('?').map(|(_, query)| query)
+            }
+            RequestTarget::Authority(_) | RequestTarget::Asterisk => None,
+        }
+    }
+
     /// What the parser of the response must know about this request.
     pub fn asked(&self) -> Asked {
         Asked {

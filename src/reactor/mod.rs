@@ -41,7 +41,7 @@ use log::{debug, trace};
 use slab::Slab;
 
 use self::{
-    net::{Address, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
+    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
     room::Room,
     socket::{Kind, Life, Socket},
@@ -54,7 +54,7 @@ pub use self::{
     tls::Session,
     turn::{Flushed, Role},
 };
-use crate::{clock::Now, key::Key};
+use crate::{clock::Now, histogram::Histogram, key::Key};
 
 /// The addresses of a name, or why there are none.
 pub type Found = Result<Rc<[IpAddr]>, Rc<str>>;
@@ -107,6 +107,8 @@ pub struct Reactor<N: Net, O> {
     events: Vec<Event>,
     /// Where ciphertext is read into; empty until TLS is used.
     scratch: Vec<u8>,
+    /// How long turns take, where anybody wants to know.
+    turns: Option<Box<Histogram>>,
 }
 
 impl<N: Net, O: Copy> Reactor<N, O> {
@@ -130,6 +132,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             starved: Vec::new(),
             events: Vec::new(),
             scratch: Vec::new(),
+            turns: None,
         }
     }
 
@@ -155,6 +158,22 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         if let Some(descriptors) = self.net.descriptors() {
             self.room.reserve(reserved, descriptors);
         }
+    }
+
+    /// How many descriptors the process may have, and has; `None` where nobody can tell, or nothing was
+    /// [reserved](Reactor::reserve_descriptors).
+    pub fn descriptors(&self) -> Option<Descriptors> {
+        self.room.descriptors()
+    }
+
+    /// Measures turns from here on, which costs a look at the clock for each.
+    pub fn measure_turns(&mut self) {
+        self.turns.get_or_insert_default();
+    }
+
+    /// How long turns have taken, what they slept not counted; `None` where nobody measures.
+    pub fn turns(&self) -> Option<&Histogram> {
+        self.turns.as_deref()
     }
 
     /// Fills `bytes` with unpredictable ones.

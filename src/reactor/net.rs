@@ -23,7 +23,8 @@ pub trait Net {
     /// A listening socket.
     type Listener;
 
-    /// Reads both clocks. The reactor calls it once per turn.
+    /// Reads both clocks. The reactor calls it once per turn, and once more at its end where turns are
+    /// measured.
     fn now(&mut self) -> Now;
 
     /// Fills `bytes` with unpredictable ones (nonces, jitter).
@@ -195,6 +196,8 @@ pub enum Purpose {
     SecureUser,
     /// A target to which TLS is spoken.
     SecureTarget,
+    /// Whoever looks after the process.
+    Admin,
 }
 
 impl Purpose {
@@ -203,7 +206,7 @@ impl Purpose {
     /// and a record in either direction.
     pub fn weight(self) -> u8 {
         match self {
-            Purpose::User | Purpose::Target => 1,
+            Purpose::User | Purpose::Target | Purpose::Admin => 1,
             Purpose::SecureUser | Purpose::SecureTarget => 4,
             Purpose::Link => 8,
         }

@@ -27,6 +27,8 @@ pub(super) struct Room {
     sockets_max: usize,
     /// Of these, what users and targets leave free.
     reserved: usize,
+    /// Descriptors that there may be at all, if that is known.
+    descriptors_max: Option<usize>,
 }
 
 impl Room {
@@ -38,6 +40,7 @@ impl Room {
             sockets: 0,
             sockets_max: usize::MAX,
             reserved: 0,
+            descriptors_max: None,
         }
     }
 
@@ -52,13 +55,25 @@ impl Room {
         let others = open.saturating_sub(self.sockets);
         self.sockets_max = limit.saturating_sub(others);
         self.reserved = reserved.min(limit / RESERVED_PART);
+        self.descriptors_max = Some(limit);
+    }
+
+    /// How many descriptors there may be, and are, as far as sockets are concerned.
+    pub fn descriptors(&self) -> Option<Descriptors> {
+        let limit = self.descriptors_max?;
+        let others = limit.saturating_sub(self.sockets_max);
+        Some(Descriptors {
+            limit,
+            open: others + self.sockets,
+        })
     }
 
     /// # Errors
     /// There is no room for another of these.
     pub fn admit(&self, purpose: Purpose) -> io::Result<()> {
         let (load_kept, sockets_kept) = match purpose {
-            Purpose::Link => (0, self.reserved / 4),
+            // Who is to find out why there are none left needs one.
+            Purpose::Link | Purpose::Admin => (0, self.reserved / 4),
             Purpose::User | Purpose::SecureUser | Purpose::Target | Purpose::SecureTarget => (
                 LINKS_KEPT * usize::from(Purpose::Link.weight()),
                 self.reserved,
@@ -142,6 +157,7 @@ mod tests {
             open: 14,
         };
         room.reserve(32, descriptors);
+        assert_eq!(room.descriptors(), Some(descriptors));
         assert_eq!(left(&room, Purpose::User), 512 - 14 - 32);
         assert_eq!(left(&room, Purpose::SecureTarget), 512 - 14 - 32);
         assert_eq!(left(&room, Purpose::Link), 512 - 14 - 8);
@@ -149,6 +165,8 @@ mod tests {
             room.opened();
         }
         assert_eq!(left(&room, Purpose::Link), 24);
+        assert_eq!(left(&room, Purpose::Admin), 24);
+        assert_eq!(room.descriptors().map(|it| it.open), Some(512 - 32));
         for _ in 0..16 {
             room.admit_listener().expect("room for a listener");
             room.opened();

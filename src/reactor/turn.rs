@@ -129,6 +129,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
         let flushed = role.flush(self, self.now);
         self.sweep();
+        if let Some(turns) = &mut self.turns {
+            let end = self.net.now().instant;
+            turns.count(end.saturating_duration_since(self.now.instant));
+        }
         Ok(flushed)
     }
 

@@ -11,6 +11,7 @@
 //! the proxy while it has users, so that a later tenant of the slot begins at none.
 
 use std::{
+    array,
     collections::HashMap,
     fmt, mem,
     net::IpAddr,
@@ -19,11 +20,11 @@ use std::{
 
 use slab::Slab;
 
-use super::{
+use super::sources::{Bucket, Excess, Seat, Sources};
+use crate::{
+    config::{ClientId, ServerLimits},
     refusals::Refusals,
-    sources::{Bucket, Excess, Seat, Sources},
 };
-use crate::config::{ClientId, ServerLimits};
 
 /// All places there are, and who has them.
 #[derive(Debug)]
@@ -202,6 +203,17 @@ impl Admission {
         self.refused[full.kind()].count(now)
     }
 
+    /// How many were refused so far, by the limit that they were over.
+    pub fn refusals(&self) -> [(&'static str, u64); Full::KINDS] {
+        array::from_fn(|kind| (Full::LIMITS[kind], self.refused[kind].total()))
+    }
+
+    /// How many users a proxy has.
+    pub fn users_of(&self, proxy: u32) -> usize {
+        let account = self.of_proxies.get(&proxy);
+        account.map_or(0, |account| self.accounts[*account as usize].users)
+    }
+
     /// Whether one who is refused may be told so. An answer occupies its connection until the user has read
     /// it, or a moment later; who hears none is closed at once, at hardly any cost.
     #[must_use]
@@ -271,6 +283,15 @@ impl Admission {
 
 impl Full {
     const KINDS: usize = 5;
+
+    /// The limit of each kind.
+    const LIMITS: [&str; Full::KINDS] = [
+        "connections",
+        "connections_per_proxy",
+        "connections_per_client",
+        "connections_per_source",
+        "rate_per_source",
+    ];
 
     fn kind(self) -> usize {
         match self {

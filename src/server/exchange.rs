@@ -60,6 +60,7 @@ impl Server {
         let gathered = gather.read(&mut self.scratch, limits.bytes, |into| io.read(key, into));
         let after = gather.held();
         if !self.shared.budget.hold_head(before, after) {
+            self.overloaded += 1;
             let status = Reason::Overload.status();
             return self.refuse_head(io, front, status, "too many half heads");
         }

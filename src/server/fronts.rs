@@ -138,7 +138,7 @@ impl Front {
         self.address.to_canonical()
     }
 
-    fn stream(&self) -> Option<Handle> {
+    pub fn stream(&self) -> Option<Handle> {
         match self.state {
             State::Introducing { .. }
             | State::Securing(..)
@@ -253,16 +253,21 @@ impl Server {
         now: Now,
     ) -> Result<Handle, Reason> {
         if self.shared.budget.pressure() >= Pressure::Full {
+            self.overloaded += 1;
             return Err(Reason::Overload);
         }
         let Front { key, proxy, .. } = self.fronts[front as usize];
-        let link = self
-            .proxies
-            .find(proxy)
-            .and_then(|proxy| proxy.link)
-            .ok_or(Reason::NoClient)?;
+        let Some(link) = self.proxies.find(proxy).and_then(|proxy| proxy.link) else {
+            self.clientless += 1;
+            return Err(Reason::NoClient);
+        };
         let rate = self.rate_of(proxy, now);
-        let tunnel = self.links.up(link).ok_or(Reason::NoClient)?;
+        let (Some(found), Some(tunnel)) = (self.proxies.find_mut(proxy), self.links.up(link))
+        else {
+            self.clientless += 1;
+            return Err(Reason::NoClient);
+        };
+        found.tally.opened += 1;
         let opening = Opening {
             key,
             owner: front,
@@ -408,7 +413,7 @@ impl Server {
     }
 
     /// Ends a stream and its front from this side, with a reset both ways.
-    fn give_up<N: Net>(
+    pub(super) fn give_up<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
         front: u32,
@@ -507,8 +512,11 @@ impl Server {
     pub(super) fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
         let end = ended.end;
         self.ends.count(end);
-        let proxy: &dyn fmt::Display = match self.proxies.find(proxy) {
-            Some(proxy) => &proxy.id,
+        let proxy: &dyn fmt::Display = match self.proxies.find_mut(proxy) {
+            Some(proxy) => {
+                proxy.tally.ended(ended);
+                &proxy.id
+            }
             None => &"(closed)",
         };
         if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {

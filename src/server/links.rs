@@ -148,6 +148,20 @@ impl Links {
         }
     }
 
+    /// The links whose clients have proved themselves: of whom, whence, and whether its client drains.
+    pub fn all_up(&self) -> impl Iterator<Item = (&ClientId, SocketAddr, bool, &Tunnel)> {
+        self.entries
+            .iter()
+            .filter_map(|(_, entry)| match &entry.state {
+                State::Up {
+                    tunnel,
+                    client,
+                    draining,
+                } => Some((client, entry.peer, *draining, &**tunnel)),
+                State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => None,
+            })
+    }
+
     /// Which link takes a client's new streams.
     pub fn of_client(&self, client: &ClientId) -> Option<u32> {
         self.by_client.get(client).copied()
@@ -594,7 +608,7 @@ impl Server {
             return Ok(());
         };
         match (kind, &mut entry.state) {
-            (Kind::Hello, State::Hello(..)) => self.hello(io, link, parse(payload)?),
+            (Kind::Hello, State::Hello(..)) => self.hello(io, link, parse(payload)?, now),
             (
                 Kind::ProxyOpen,
                 State::Up {
@@ -651,6 +665,7 @@ impl Server {
         io: &mut Reactor<N, Owner>,
         link: u32,
         hello: Hello,
+        now: Now,
     ) -> Result<(), Refusal> {
         let client: ClientId = hello
             .id
@@ -697,7 +712,7 @@ impl Server {
         else {
             return Ok(());
         };
-        tunnel.link.welcomed();
+        tunnel.link.welcomed(now);
         tunnel.mux.welcomed(hello.window);
         tunnel.mux.control(Kind::Welcome, &welcome);
         io.set_deadline(key, Deadline::At(tunnel.link.deadline()));
@@ -817,7 +832,10 @@ impl Server {
             }
         }
         let orphans = match entry.tunnel() {
-            Some(tunnel) => tunnel.mux.end_all(reason, &mut self.shared.budget),
+            Some(tunnel) => {
+                self.carried.add(tunnel.mux.traffic());
+                tunnel.mux.end_all(reason, &mut self.shared.budget)
+            }
             None => Vec::new(),
         };
         for orphan in orphans {

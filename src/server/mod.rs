@@ -14,6 +14,7 @@
 //! - `admission`: how many users there may be; `sources`: how many of one address, and how fast.
 //! - `rates`: bytes per second of a proxy.
 //! - `secure`: TLS, towards either; `handshakes`: how many are under way.
+//! - `watch`: what the server tells of itself.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
 //! exchange of it. Slots in the slabs are named in [`Owner`] labels and in the mux; both are let go of
@@ -24,13 +25,11 @@ mod arrivals;
 mod exchange;
 mod fronts;
 mod guard;
-mod guesses;
 mod handshakes;
 mod introduction;
 mod links;
 mod proxies;
 mod rates;
-mod refusals;
 mod reload;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
@@ -38,6 +37,7 @@ mod secure;
 mod sni;
 mod socks;
 mod sources;
+mod watch;
 
 use std::{
     collections::VecDeque,
@@ -51,29 +51,30 @@ use log::{info, warn};
 
 use self::{
     fronts::{Front, Fronts},
-    guesses::Guesses,
     handshakes::{HANDSHAKE_PAUSE, Handshakes, Room},
     links::Links,
     proxies::Proxies,
     rates::ProxyRates,
-    refusals::Refusals,
     secure::Acceptor,
     sources::Sources,
 };
 use crate::{
+    admin::Admin,
     clock::Now,
     config::{ClientId, ServerConfig, Source, Spec},
+    guesses::Guesses,
     key::Key,
     lend,
     reactor::{
         Accepted, Deadline, Flushed, Found, Reactor, Role,
         net::{Net, Purpose},
     },
+    refusals::Refusals,
     stage::Stage,
     tunnel::{
         Shared,
         ids::Unique,
-        mux::{EndCounts, LinkState, Orphan},
+        mux::{EndCounts, LinkState, Orphan, Traffic},
         rate::RateId,
     },
 };
@@ -95,6 +96,10 @@ pub enum Owner {
     Rate(RateId),
     /// The end of the drain.
     Drain,
+    /// The listener for admins.
+    Admin,
+    /// A connection of one.
+    Visitor(u32),
 }
 
 /// The server.
@@ -120,6 +125,11 @@ pub struct Server {
     /// Streams opened since the start.
     opened: u64,
     ends: EndCounts,
+    /// What links have carried that are gone.
+    carried: Traffic,
+    /// Streams that were refused for want of memory, and for want of a client.
+    overloaded: u64,
+    clientless: u64,
     /// Where heads are read into; what one read brings behind a head is all that is held of what
     /// follows it.
     scratch: Box<[u8]>,
@@ -131,6 +141,8 @@ pub struct Server {
     starved: Option<Instant>,
     crowded: Option<Instant>,
     stage: Stage,
+    started: Instant,
+    admin: Option<Admin>,
 }
 
 /// Why the server cannot start.
@@ -192,6 +204,9 @@ impl Server {
             rates: ProxyRates::default(),
             opened: 0,
             ends: EndCounts::default(),
+            carried: Traffic::default(),
+            overloaded: 0,
+            clientless: 0,
             scratch: vec![0; config.limits.pipelined].into(),
             scheduled: VecDeque::new(),
             listener,
@@ -199,6 +214,8 @@ impl Server {
             starved: None,
             crowded: None,
             stage: Stage::Running,
+            started: now.instant,
+            admin: None,
             config: config.clone(),
             source: None,
         };
@@ -367,6 +384,9 @@ impl Server {
         self.drop_fronts(io);
         self.links.goodbye(io, self.config.timeouts.linger);
         self.proxies.unlink();
+        if let Some(admin) = &mut self.admin {
+            admin.close(io);
+        }
         self.stage = Stage::Leaving;
     }
 
@@ -384,6 +404,7 @@ impl Server {
         self.links.check_invariants(self.shared.budget.held());
         self.proxies.check_invariants();
         self.fronts.check_invariants();
+        self.proxies.check_tallies(&self.fronts);
         for (link, client) in self.proxies.served() {
             let of = self.links.of_client(client);
             assert_eq!(of, Some(link), "a proxy is served by its own client's link");
@@ -410,6 +431,12 @@ impl<N: Net> Role<N> for Server {
             Owner::Link(link) => self.link_ready(io, link, now),
             Owner::Listener(listener) => self.accept_users(io, key, listener, now),
             Owner::Front(front) => self.front_ready(io, front, now),
+            Owner::Admin => {
+                if let Some(admin) = &mut self.admin {
+                    admin.accept(io, Owner::Visitor, now);
+                }
+            }
+            Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
             Owner::Away(_) | Owner::Rate(_) | Owner::Drain => {}
         }
     }
@@ -428,7 +455,12 @@ impl<N: Net> Role<N> for Server {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
                 self.end(io);
             }
-            Owner::Clients | Owner::Listener(_) => {}
+            Owner::Visitor(visitor) => {
+                if let Some(admin) = &mut self.admin {
+                    admin.timeout(io, visitor);
+                }
+            }
+            Owner::Clients | Owner::Listener(_) | Owner::Admin => {}
         }
     }
 

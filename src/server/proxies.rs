@@ -5,6 +5,7 @@
 //! it first; a newer link of that client finds its proxies as they were.
 
 mod reload;
+mod tally;
 
 use std::{
     io,
@@ -16,7 +17,8 @@ use std::{
 use log::{info, warn};
 use slab::Slab;
 
-use super::{Owner, Server, refusals::Refusals};
+use self::tally::{RefusalCounts, Tally};
+use super::{Owner, Server};
 use crate::{
     clock::Now,
     config::{
@@ -25,6 +27,7 @@ use crate::{
     },
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
+    refusals::Refusals,
     tunnel::{
         control::{ProxyOpen, ProxyOpened},
         ids::{ProxyId, Unique},
@@ -37,6 +40,8 @@ pub(super) struct Proxies {
     slab: Slab<Proxy>,
     listeners: Slab<Listener>,
     made: Unique,
+    /// Refusals of proxies that are gone.
+    gone: RefusalCounts,
 }
 
 /// Where users come in.
@@ -66,6 +71,8 @@ pub(super) struct Proxy {
     unintroduced: Refusals,
     /// Requests of users whose password was wrong.
     pub denied: Refusals,
+    /// What its streams have come to.
+    pub tally: Tally,
 }
 
 /// Who asked for a proxy.
@@ -235,6 +242,7 @@ impl Proxies {
             refused: Refusals::default(),
             unintroduced: Refusals::default(),
             denied: Refusals::default(),
+            tally: Tally::default(),
         });
         Ok(proxy)
     }
@@ -330,6 +338,7 @@ impl Proxies {
     /// Forgets a proxy, and its listener if it was the last one there.
     fn remove<N: Net>(&mut self, proxy: u32, io: &mut Reactor<N, Owner>) -> Option<Proxy> {
         let gone = self.slab.try_remove(proxy as usize)?;
+        self.gone.add(&gone);
         let listener = &mut self.listeners[gone.listener as usize];
         listener.proxies.retain(|index| *index != proxy);
         if listener.proxies.is_empty() {

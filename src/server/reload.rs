@@ -3,6 +3,8 @@
 //! It is taken over whole or not at all. Sessions go on whatever has changed, but for those of clients whose
 //! token is another now: who was let in by the old one has to prove that it knows the new one.
 
+use std::net::SocketAddr;
+
 use log::{error, info, warn};
 
 use super::{Owner, Server, secure::Acceptor};
@@ -59,6 +61,9 @@ impl Server {
             .set_limits(0, config.limits.rate_per_source);
         self.links.handshakes.set_max(config.limits.handshakes);
         self.securing.set_max(config.limits.user_handshakes);
+        if let Some(admin) = &mut self.admin {
+            admin.set_config(config.admin.as_ref());
+        }
         let old = std::mem::replace(&mut self.config, config.into());
         for (client, link) in self.links.of_clients() {
             let [before, after] = [&old, &self.config].map(|config| config.grant(&client).proof);
@@ -77,12 +82,17 @@ impl Server {
     }
 }
 
+fn admin_address(config: &ServerConfig) -> Option<SocketAddr> {
+    config.admin.as_ref().map(|admin| admin.listen)
+}
+
 /// What has changed and cannot while the server runs.
 fn unchangeable(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str> {
     let fields = [
         ("listen", old.listen == new.listen),
         ("memory_max", old.memory_max == new.memory_max),
         ("spin", old.spin == new.spin),
+        ("admin", admin_address(old) == admin_address(new)),
         (
             "limits.undelivered",
             old.limits.undelivered == new.limits.undelivered,

@@ -1,7 +1,6 @@
 //! Where connections come from: how many of one source there are, and how fast new ones come.
 //!
-//! A source is an IPv4 address, or the first half of an IPv6 one, of which a household or a rented server has
-//! all addresses. The rate is a token bucket, kept as the instant at which it is full again: a refusal changes
+//! A source is an IPv4 address, or the first half of an IPv6 one ([`Source`]). The rate is a token bucket, kept as the instant at which it is full again: a refusal changes
 //! nothing, and a full one need not be remembered.
 //!
 //! Sources that somebody is connected from are as many as connections at most; of those that only have a
@@ -20,21 +19,7 @@ use std::{
 
 use slab::Slab;
 
-/// An IPv4 address, or the first half of an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
-    V4(u32),
-    V6(u64),
-}
-
-impl Source {
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-}
+use crate::source::Source;
 
 /// The sources of one sort of connections.
 #[derive(Debug)]

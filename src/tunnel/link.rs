@@ -45,6 +45,10 @@ pub struct Link {
     partial: usize,
     /// It may have grown since it was made.
     grown: bool,
+    /// When it began.
+    since: Instant,
+    /// How long the peer took to answer when it was last asked something.
+    round_trip: Option<Duration>,
 }
 
 impl fmt::Debug for Link {
@@ -166,11 +170,15 @@ impl Link {
             role,
             partial,
             grown: false,
+            since: now.instant,
+            round_trip: None,
         }
     }
 
-    /// The peer has proved itself: whole batches are taken from now on.
-    pub fn welcomed(&mut self) {
+    /// The peer has proved itself: whole batches are taken from now on. That was its answer to what the link
+    /// has begun with.
+    pub fn welcomed(&mut self, now: Now) {
+        self.round_trip = Some(self.age(now));
         self.websocket.set_config(|config| {
             config.max_message_size = Some(BATCH_MAX);
             config.max_frame_size = Some(BATCH_MAX);
@@ -205,7 +213,11 @@ impl Link {
                 Ok(Message::Ping(bytes)) => taken += wire_bytes(bytes.len(), self.role),
                 Ok(Message::Pong(bytes)) => {
                     taken += wire_bytes(bytes.len(), self.role);
-                    self.pace.confirmed(&bytes, now.instant);
+                    let pinged = self.liveness.pinged.filter(|_| bytes.is_empty());
+                    let asked = pinged.or(self.pace.confirmed(&bytes, now.instant));
+                    if let Some(asked) = asked {
+                        self.round_trip = Some(now.instant.saturating_duration_since(asked));
+                    }
                 }
                 Ok(Message::Close(frame)) => {
                     let (code, text) = frame.map_or((1005, String::new()), |frame| {
@@ -264,6 +276,17 @@ impl Link {
             written(frame::lend(&mut self.probe, probe.len(), ping))?;
         }
         Ok(())
+    }
+
+    /// How long ago it began.
+    pub fn age(&self, now: Now) -> Duration {
+        now.instant.saturating_duration_since(self.since)
+    }
+
+    /// How long the peer took to answer when it was last asked: at the beginning, while much is sent, and
+    /// after a silence. What stood in queues before the question is part of it.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// Whether the peer has read so much of what was sent that bulk may follow.

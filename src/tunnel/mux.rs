@@ -38,7 +38,7 @@ use slab::Slab;
 pub use self::{
     event::{EndCounts, Ended, Expired, Happened, Orphan, StreamEnd},
     receive::Violation,
-    state::{LinkState, StreamState},
+    state::{LinkState, Phase, StreamState, StreamView, Traffic},
 };
 use self::{
     limit::Lines,
@@ -120,8 +120,7 @@ pub struct Mux {
     welcomed: bool,
     /// What all streams cost the budget.
     footprint: Footprint,
-    /// Payload bytes sent and received.
-    carried: u64,
+    traffic: Traffic,
     /// Streams of which only the disconnect is still to be sent.
     closing: usize,
     window: WindowLimits,
@@ -148,7 +147,7 @@ impl Mux {
             serial: 0,
             welcomed: false,
             footprint: Footprint::default(),
-            carried: 0,
+            traffic: Traffic::default(),
             closing: 0,
             window: WindowLimits {
                 initial: budget.window_initial(),
@@ -520,7 +519,12 @@ impl Mux {
 
     /// Payload bytes that its streams have sent and received since the link began.
     pub fn carried(&self) -> u64 {
-        self.carried
+        self.traffic.sent + self.traffic.received
+    }
+
+    /// What its streams have carried since the link began.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// How many streams there are, those included whose last frame is not yet sent.

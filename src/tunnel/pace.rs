@@ -70,19 +70,16 @@ impl Pace {
         Some(self.sent.to_be_bytes())
     }
 
-    /// A pong has come; those that answer nothing of this are of no interest.
-    pub fn confirmed(&mut self, payload: &[u8], now: Instant) {
-        let Ok(position) = payload.try_into().map(u64::from_be_bytes) else {
-            return;
-        };
-        let Some(index) = self.probes.iter().position(|probe| probe.0 == position) else {
-            return;
-        };
+    /// A pong has come; when its ping was sent. Those that answer nothing of this are of no interest.
+    pub fn confirmed(&mut self, payload: &[u8], now: Instant) -> Option<Instant> {
+        let position = payload.try_into().map(u64::from_be_bytes).ok()?;
+        let index = self.probes.iter().position(|probe| probe.0 == position)?;
         let (_, at) = self.probes[index];
         self.probes.drain(..=index);
         let bytes = position - self.confirmed;
         self.confirmed = position;
         self.adapt(now.saturating_duration_since(at), bytes, now);
+        Some(at)
     }
 
     fn adapt(&mut self, trip: Duration, bytes: u64, now: Instant) {

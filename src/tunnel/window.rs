@@ -274,6 +274,11 @@ impl Budget {
         self.footprint.held
     }
 
+    /// How many there may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// How full it is.
     pub fn pressure(&self) -> Pressure {
         let held = self.held();

@@ -139,14 +139,14 @@ impl Mux {
         match filled {
             Filled::Frame { length, flags } => {
                 batch.seal(id, Kind::ProxyData, flags, length);
-                self.carried += length as u64;
+                self.traffic.sent += length as u64;
                 if let Some(rate) = rate {
                     budget.rates.take(rate, Way::Up, length, now.instant);
                 }
                 if queued == Queued::Fresh {
                     self.fresh_bytes += length;
                 }
-                self.sent(handle, flags, budget)
+                self.sent(handle, flags, budget, now)
             }
             Filled::Idle => None,
             Filled::Failed { reason, visible } => {
@@ -170,13 +170,22 @@ impl Mux {
     }
 
     /// A frame with `flags` is in the batch.
-    fn sent(&mut self, handle: Handle, flags: Flags, budget: &mut Budget) -> Option<Happened> {
+    fn sent(
+        &mut self,
+        handle: Handle,
+        flags: Flags,
+        budget: &mut Budget,
+        now: Now,
+    ) -> Option<Happened> {
         let side = self.side;
         let stream = self.stream(handle)?;
         let owner = stream.owner;
         if flags.has(Flags::FINAL) {
             stream.answered = true;
+            let took = stream.age(now.instant);
+            self.traffic.answers.count(took);
         }
+        let stream = self.stream(handle)?;
         if flags.has(Flags::FIN) {
             if stream.relay.is_broken() {
                 // Its socket takes nothing, and now has nothing more to say.

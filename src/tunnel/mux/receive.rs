@@ -205,13 +205,14 @@ impl Mux {
                 return Err(Violation::Unexpected(Kind::ProxyData, id));
             }
             stream.answered = true;
+            self.traffic.answers.count(stream.age(now.instant));
         }
         stream
             .relay
             .window()
             .receive(payload.len())
             .map_err(|_| Violation::Overspent(id))?;
-        self.carried += payload.len() as u64;
+        self.traffic.received += payload.len() as u64;
         stream.pay(payload.len(), budget, now);
         if !budget.may_promise(stream.relay.window().size()) {
             limits.max = 0;

@@ -1,6 +1,9 @@
 //! What the mux keeps of one stream.
 
-use std::{hash::Hasher, time::Instant};
+use std::{
+    hash::Hasher,
+    time::{Duration, Instant},
+};
 
 use crate::{
     key::Key,
@@ -145,6 +148,11 @@ impl Stream {
     /// Its part in that.
     pub fn limited(&mut self) -> Option<&mut Limited> {
         self.aside.as_mut()?.limited.as_mut()
+    }
+
+    /// How long ago it was opened.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
     }
 
     /// Whether it is for want of credit, or of its turn, that nothing is read from its socket.

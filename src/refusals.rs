@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 /// The refusals at one place.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     total: u64,
     said: Option<Instant>,
 }
 
 impl Refusals {
+    /// How many there were so far.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     /// One more; how many there were so far, if it is time to say so.
     #[must_use]
     pub fn count(&mut self, now: Instant) -> Option<u64> {
@@ -46,5 +51,6 @@ mod tests {
         assert_eq!(refusals.count(at(1000)), Some(4));
         assert_eq!(refusals.count(at(1999)), None);
         assert_eq!(refusals.count(at(90_000)), Some(6));
+        assert_eq!(refusals.total(), 6);
     }
 }

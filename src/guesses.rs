@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::sources::Source;
+use crate::source::Source;
 
 /// The addresses that were wrong within the last minute.
 #[derive(Debug, Default)]
-pub(super) struct Guesses {
+pub(crate) struct Guesses {
     counts: HashMap<Source, u8>,
     /// When each was wrong first; since all minutes are equally long, also the order in which they end.
     since: VecDeque<(Source, Instant)>,
