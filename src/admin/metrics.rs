@@ -51,12 +51,14 @@ fn process(page: &mut Exposition, status: &Status, figures: &Figures) {
     for (of, count) in &figures.handshakes {
         handshakes.with(&[("of", of)], count);
     }
-    let mut refused = page.counter(
-        "refused_total",
-        "Connections, streams and requests that were refused, by what was in their way.",
-    );
-    for (reason, count) in &figures.refusals {
-        refused.with(&[("reason", reason)], count);
+    if !figures.refusals.is_empty() {
+        let mut refused = page.counter(
+            "refused_total",
+            "Connections, streams and requests that were refused, by what was in their way.",
+        );
+        for (reason, count) in &figures.refusals {
+            refused.with(&[("reason", reason)], count);
+        }
     }
     page.histogram(
         "turn_seconds",

@@ -3,7 +3,7 @@
 //! A program of its own, which has nothing to do with any event loop: it asks, waits, prints and ends.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, ErrorKind, IsTerminal, Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -48,17 +48,18 @@ pub fn run(question: &Question) -> Result<(), String> {
 
 fn answer(question: &Question) -> Result<Vec<u8>, String> {
     let admin = question.admin;
-    let answer = ask(question).map_err(|error| {
-        format!("nobody answers at {admin}: {error}; is siding running there, with --admin?")
+    let (head, content) = ask(question).map_err(|error| {
+        let reason = match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("nothing within {} s", PATIENCE.as_secs())
+            }
+            _ => error.to_string(),
+        };
+        format!("nobody answers at {admin}: {reason}; is siding running there, with --admin?")
     })?;
     let foreign = |what: &str| format!("what answers at {admin} is not siding: {what}");
-    let Some(head) = head_end(&answer, 0) else {
-        return Err(foreign("no HTTP"));
-    };
-    let (head, content) = answer.split_at(head);
-    let response =
-        Response::parse(head, &ASKED, &HeadLimits::default()).map_err(|bad| foreign(bad.reason))?;
-    let said: String = String::from_utf8_lossy(content)
+    let response = read(&head).map_err(foreign)?;
+    let said: String = String::from_utf8_lossy(&content)
         .chars()
         .take_while(|c| !c.is_control())
         .collect();
@@ -75,13 +76,14 @@ fn answer(question: &Question) -> Result<Vec<u8>, String> {
     if response.framing != Framing::Length(content.len() as u64) {
         return Err(format!("the answer of {admin} is cut off"));
     }
-    if !question.json && serde_json::from_slice::<Status>(content).is_err() {
-        return Err(foreign("no status"));
+    match serde_json::from_slice::<Status>(&content) {
+        Ok(_) => Ok(content),
+        Err(_) => Err(foreign("no status")),
     }
-    Ok(content.to_vec())
 }
 
-fn ask(question: &Question) -> io::Result<Vec<u8>> {
+/// The answer's head and what follows it.
+fn ask(question: &Question) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&question.admin, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -98,8 +100,31 @@ fn ask(question: &Question) -> io::Result<Vec<u8>> {
     request.extend_from_slice(b"\r\n");
     stream.write_all(&request)?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
-    Ok(answer)
+    let mut scratch = vec![0; SCRATCH];
+    let (mut scanned, mut head) = (0, None);
+    loop {
+        let length = stream.read(&mut scratch)?;
+        answer.extend_from_slice(&scratch[..length]);
+        head = head.or_else(|| head_end(&answer, scanned));
+        scanned = answer.len();
+        // Whoever answers may not close.
+        let is_whole = head.is_some_and(|head| match read(&answer[..head]) {
+            Ok(Response {
+                framing: Framing::Length(length),
+                ..
+            }) => (answer.len() - head) as u64 >= length,
+            Ok(_) => false,
+            Err(_) => true,
+        });
+        if length == 0 || is_whole || answer.len() > ANSWER_MAX {
+            let content = answer.split_off(head.unwrap_or(answer.len()));
+            return Ok((answer, content));
+        }
+    }
+}
+
+fn read(head: &[u8]) -> Result<Response<'_>, &'static str> {
+    Response::parse(head, &ASKED, &HeadLimits::default()).map_err(|bad| bad.reason)
 }
 
 fn show(json: &[u8], question: &Question) -> io::Result<()> {
@@ -108,7 +133,7 @@ fn show(json: &[u8], question: &Question) -> io::Result<()> {
     }
     match serde_json::from_slice(json) {
         Ok(status) => say(&table::of(&status), question.watch),
-        // It was looked at.
+        // It was read before.
         Err(_) => Ok(()),
     }
 }
@@ -143,4 +168,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// More than any status: each of its lists is bounded, and none comes near this.
-const ANSWER_MAX: u64 = 64 << 20;
+const ANSWER_MAX: usize = 64 << 20;
+
+const SCRATCH: usize = 64 * 1024;

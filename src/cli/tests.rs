@@ -1139,6 +1139,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
         ),
         ("demo", &["--log"]),
         ("check", &["--config", "--log"]),
+        #[cfg(feature = "admin")]
         (
             "status",
             &[
@@ -1163,6 +1164,7 @@ fn help_lists_every_flag_and_nothing_that_is_not_available() {
         "client",
         "demo",
         "check",
+        #[cfg(feature = "admin")]
         "status",
         "--log",
         "--version",

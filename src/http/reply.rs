@@ -86,7 +86,8 @@ fn reply(
     body.push(b'\n');
 
     let kind = Some("text/plain; charset=utf-8");
-    write_head(out, status, kind, body.len(), field, close, unix);
+    let length = Some(body.len());
+    write_head(out, status, kind, length, field.as_slice(), close, unix);
     if !head_only {
         out.extend_from_slice(&body);
     }
@@ -103,24 +104,18 @@ pub fn page(
     head_only: bool,
     unix: Duration,
 ) {
-    out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
-    write_date(out, unix);
-    if let Some((kind, content)) = page {
-        write_field(out, "Content-Type", kind.as_bytes());
-        write_length(out, content.len() as u64);
-    } else if status != 204 {
-        // RFC 9110 §8.6: 204 has no length.
-        write_length(out, 0);
-    }
+    // RFC 9110 §8.6: 204 has no length.
+    let length = match page {
+        Some((_, content)) => Some(content.len()),
+        None => (status != 204).then_some(0),
+    };
     // What is told is told of this moment.
-    write_field(out, "Cache-Control", b"no-store");
-    if let Some((name, value)) = field {
-        write_field(out, name, value.as_bytes());
-    }
-    if close {
-        write_field(out, "Connection", b"close");
-    }
-    out.extend_from_slice(b"\r\n");
+    let fields: Vec<_> = [("Cache-Control", "no-store")]
+        .into_iter()
+        .chain(field)
+        .collect();
+    let kind = page.map(|(kind, _)| kind);
+    write_head(out, status, kind, length, &fields, close, unix);
     if let (Some((_, content)), false) = (page, head_only) {
         out.extend_from_slice(content);
     }
@@ -131,7 +126,7 @@ pub fn page(
 pub fn turned_away(out: &mut Vec<u8>, status: u16, wait: Option<Duration>, unix: Duration) {
     let wait = wait.map(|wait| (wait.as_secs() + 1).to_string());
     let field = wait.as_deref().map(|wait| ("Retry-After", wait));
-    write_head(out, status, None, 0, field, true, unix);
+    write_head(out, status, None, Some(0), field.as_slice(), true, unix);
 }
 
 /// Appends the answer to a request whose `Max-Forwards` has come to 0, as its final recipient: to
@@ -139,12 +134,13 @@ pub fn turned_away(out: &mut Vec<u8>, status: u16, wait: Option<Duration>, unix:
 /// (§9.3.7). The connection closes after it: whatever of a body follows is not read.
 pub fn end_of_forwarding(out: &mut Vec<u8>, request: &Request<'_>, unix: Duration) {
     if request.method != "TRACE" {
-        return write_head(out, 200, None, 0, None, true, unix);
+        return write_head(out, 200, None, Some(0), &[], true, unix);
     }
     let mut received = Vec::new();
     request.reflect(&mut received);
     let kind = Some("message/http");
-    write_head(out, 200, kind, received.len(), None, true, unix);
+    let length = Some(received.len());
+    write_head(out, 200, kind, length, &[], true, unix);
     out.extend_from_slice(&received);
 }
 
@@ -152,8 +148,8 @@ fn write_head(
     out: &mut Vec<u8>,
     status: u16,
     content_type: Option<&str>,
-    length: usize,
-    field: Option<(&str, &str)>,
+    length: Option<usize>,
+    fields: &[(&str, &str)],
     close: bool,
     unix: Duration,
 ) {
@@ -162,8 +158,10 @@ fn write_head(
     if let Some(kind) = content_type {
         write_field(out, "Content-Type", kind.as_bytes());
     }
-    write_length(out, length as u64);
-    if let Some((name, value)) = field {
+    if let Some(length) = length {
+        write_length(out, length as u64);
+    }
+    for (name, value) in fields {
         write_field(out, name, value.as_bytes());
     }
     if close {

@@ -16,6 +16,7 @@ mod haproxy;
 mod hosts;
 mod http;
 mod kernel;
+mod metrics;
 mod nginx;
 mod origin;
 mod pattern;
@@ -48,6 +49,7 @@ pub use self::{
         connections_to, free_port, raise_descriptor_limit, unread_by_far_end, wait_until_all_read,
         wait_until_closed_by, wait_until_read,
     },
+    metrics::Metrics,
     nginx::Nginx,
     origin::{Origin, converse, digest_reply},
     pattern::{Pattern, Random, expect_pattern, send_pattern},

@@ -121,6 +121,14 @@ impl Siding {
         )
     }
 
+    /// Where it tells of itself.
+    pub fn admin_address(&self) -> SocketAddr {
+        let line = self.log().wait_for("admin on http://");
+        let (_, address) = line.split_once("admin on http://").expect("waited for");
+        let address = address.trim_end_matches('/');
+        address.parse().expect("an address and a slash")
+    }
+
     /// Where the proxy of `spec` (or of an equal one) listens.
     pub fn proxy_address(&self, spec: &str) -> SocketAddr {
         let (kind, rest) = spec.split_once(':').expect("a SPEC starts with KIND:");
