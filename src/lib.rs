@@ -29,6 +29,7 @@ pub mod demo;
 mod guesses;
 pub mod histogram;
 pub mod http;
+pub mod journal;
 pub mod key;
 mod lend;
 pub mod pool;

@@ -11,6 +11,7 @@ use std::{
 use log::{LevelFilter, error};
 use siding::{
     cli::{self, Command, Parsed},
+    journal::Journal,
     run,
 };
 use simplelog::{
@@ -94,7 +95,8 @@ fn log_to_stderr(level: LevelFilter) {
         ColorChoice::Never
     };
     // The level may change while it runs (`PUT /log`): the logger itself lets everything pass.
-    TermLogger::init(LevelFilter::Trace, config, TerminalMode::Stderr, color)
+    let log = TermLogger::new(LevelFilter::Trace, config, TerminalMode::Stderr, color);
+    log::set_boxed_logger(Box::new(Journal::new(log)))
         .expect("the logger is set here and nowhere else");
     log::set_max_level(level);
 }

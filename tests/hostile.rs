@@ -5,14 +5,14 @@ mod common;
 
 use std::{
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
 use common::{
-    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, pass,
-    refusing, text_of_http_answer,
+    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, eventually,
+    pass, refusing, text_of_http_answer,
     websocket::{NONCE, SUBPROTOCOL, frame, hello, kind, siding_frame},
     with_deadlines,
 };
@@ -245,6 +245,31 @@ fn a_link_that_was_closed_is_not_read_for_as_long_as_its_peer_goes_on_sending() 
     let link = report.recv_timeout(PATIENCE).unwrap();
     client.log().wait_for(&format!("link {CLIENT}: down"));
     expect_reset_while_sending(link);
+}
+
+#[test]
+fn strangers_who_stay_after_they_were_refused_hold_no_more_than_those_who_shake_hands() {
+    const STRANGERS: usize = 60;
+    let server_config = r#"{ "limits": { "handshakes": 8 }, "timeouts": { "linger": "1h" } }"#;
+    let tunnel = Tunnel::builder()
+        .to("tcp", refusing())
+        .server_config(server_config)
+        .start();
+    let before = tunnel.server.descriptors();
+    let strangers: Vec<TcpStream> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = connect(tunnel.link());
+            stranger.write_all(b"nonsense\r\n\r\n").unwrap();
+            stranger
+        })
+        .collect();
+    tunnel.server.log().wait_for_count(STRANGERS, "refused (");
+    let held = || tunnel.server.descriptors() - before;
+    eventually("no more than eight are waited for", || {
+        (held() <= 8).then_some(())
+    });
+    drop(strangers);
+    still_takes_clients(tunnel.link());
 }
 
 #[test]

@@ -478,7 +478,7 @@ impl Server {
             return;
         };
         let answer = upgrade::refuse(status, reason, io.now().unix);
-        io.farewell_at_most(key, answer.as_bytes(), self.config.timeouts.linger);
+        self.part_from_stranger(io, key, answer.as_bytes());
     }
 
     fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32, now: Now) {
@@ -798,12 +798,27 @@ impl Server {
             return;
         };
         let key = entry.key;
+        let is_up = matches!(entry.state, State::Up { .. });
         if let Some(tunnel) = entry.tunnel() {
             tunnel.link.close(io, key, reason, text);
         }
         self.link_over(io, link, text, ends);
-        // Whoever breaks the protocol may never stop.
-        io.linger_at_most(key, self.config.timeouts.linger);
+        if is_up {
+            // Whoever breaks the protocol may never stop.
+            io.linger_at_most(key, self.config.timeouts.linger);
+        } else {
+            self.part_from_stranger(io, key, &[]);
+        }
+    }
+
+    /// Tells somebody who was never let in why, if it takes it soon. As many are waited for as may shake
+    /// hands: each holds a descriptor and a session of TLS, and who comes to be refused comes for ever.
+    fn part_from_stranger<N: Net>(&self, io: &mut Reactor<N, Owner>, key: Key, answer: &[u8]) {
+        if io.lingering() < self.config.limits.handshakes {
+            io.farewell_at_most(key, answer, self.config.timeouts.linger);
+        } else {
+            io.close(key);
+        }
     }
 
     /// Forgets a link and ends all that it carried; its socket is the caller's to close.
