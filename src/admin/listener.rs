@@ -167,7 +167,10 @@ impl Admin {
                 None
             }
             Gathered::TooLong(_) => {
-                found.manner.close = true;
+                found.manner = Manner {
+                    head_only: false,
+                    close: true,
+                };
                 self.show(io, visitor, Page::line(431, "request head too long"), now);
                 None
             }

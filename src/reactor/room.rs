@@ -72,8 +72,9 @@ impl Room {
     /// There is no room for another of these.
     pub fn admit(&self, purpose: Purpose) -> io::Result<()> {
         let (load_kept, sockets_kept) = match purpose {
-            // Who is to find out why there are none left needs one.
-            Purpose::Link | Purpose::Admin => (0, self.reserved / 4),
+            Purpose::Link => (0, self.reserved / 4),
+            // Who is to find out why there are none left needs one, but not instead of the link.
+            Purpose::Admin => (usize::from(Purpose::Link.weight()), self.reserved / 4),
             Purpose::User | Purpose::SecureUser | Purpose::Target | Purpose::SecureTarget => (
                 LINKS_KEPT * usize::from(Purpose::Link.weight()),
                 self.reserved,
@@ -204,6 +205,7 @@ mod tests {
         assert_eq!(left(&room, Purpose::User), 100 - kept);
         assert_eq!(left(&room, Purpose::SecureUser), (100 - kept) / 4);
         assert_eq!(left(&room, Purpose::Link), 100 / 8);
+        assert_eq!(left(&room, Purpose::Admin), 100 - 8);
         let refused = {
             room.load(100);
             room.admit(Purpose::Link).expect_err("no room")
