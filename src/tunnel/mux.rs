@@ -215,12 +215,10 @@ impl Mux {
             body,
         } = opening;
         let raw = connect.request.is_none();
-        self.highest += 1;
-        let id = StreamId(self.highest);
         let end = if raw { Flags::FIN } else { Flags::MESSAGE_END };
         let window = Window::new(self.window.initial, self.window.initial);
         let relay = Relay::new(Some((body, end)), EARLY_MAX.min(self.peer_window), window);
-        let mut stream = Stream::new(id, relay, raw, now.instant);
+        let mut stream = Stream::new(UNANNOUNCED, relay, raw, now.instant);
         stream.key = Some(key);
         stream.owner = owner;
         stream.aside = Some(Box::new(Aside {
@@ -671,7 +669,9 @@ impl Mux {
         self.serial = serial.wrapping_add(1);
         stream.serial = serial;
         let index = self.streams.insert(stream) as u32;
-        self.by_id.insert(id, index);
+        if id != UNANNOUNCED {
+            self.by_id.insert(id, index);
+        }
         Handle { index, serial }
     }
 
@@ -770,7 +770,7 @@ impl Mux {
             closing += usize::from(!live);
             assert_eq!(
                 self.by_id.get(&stream.id),
-                live.then_some(&(index as u32)),
+                (live && stream.id != UNANNOUNCED).then_some(&(index as u32)),
                 "a stream is found by its id while it is live"
             );
             let in_queue =
@@ -814,6 +814,10 @@ impl Mux {
         );
     }
 }
+
+/// The id of a stream of which the peer has not been told, above all that there are: to a peer that leaves,
+/// it is one that was never touched.
+const UNANNOUNCED: StreamId = StreamId(u64::MAX);
 
 /// Queued names of streams that are gone are dropped when they are many more than this.
 const PRUNE_MIN: usize = 1024;

@@ -223,11 +223,13 @@ impl Mux {
         let Some(stream) = self.any_stream(handle) else {
             return true;
         };
-        let id = stream.id;
         if stream.connect().is_some() {
             if self.may_ask_for(handle, budget, now) == 0 {
                 return self.unmark(handle);
             }
+            // It has its id from now on: streams of a rate may wait here while others pass them, and ids
+            // ascend on the wire.
+            let id = StreamId(self.highest + 1);
             let Some(stream) = self.any_stream(handle) else {
                 return true;
             };
@@ -236,13 +238,16 @@ impl Mux {
                     return false;
                 };
                 batch.seal(id, Kind::ProxyConnect, Flags::NONE, length);
-                stream.announced();
+                stream.announced(id);
+                self.highest = id.0;
+                self.by_id.insert(id, handle.index);
             }
             self.schedule(handle);
         }
         let Some(stream) = self.any_stream(handle) else {
             return true;
         };
+        let id = stream.id;
         // When the request is here whole, nobody waits for credit: it goes with the response.
         let waits = !stream.raw && stream.relay.is_told() && !stream.relay.has_pending();
         if stream.marks.connected && !(waits && stream.life == Life::Live) {

@@ -9,7 +9,7 @@ use crate::{
     tunnel::{
         frame::StreamId,
         mux::{
-            Mux,
+            Mux, UNANNOUNCED,
             stream::{Life, Queued, Stream},
         },
     },
@@ -149,7 +149,7 @@ impl Mux {
         let live = self
             .streams
             .iter()
-            .filter(|(_, stream)| stream.life == Life::Live);
+            .filter(|(_, stream)| stream.life == Life::Live && stream.id != UNANNOUNCED);
         let streams = live.map(|(index, stream)| StreamState {
             id: stream.id,
             key: stream.key,

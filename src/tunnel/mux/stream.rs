@@ -131,7 +131,8 @@ impl Stream {
     }
 
     /// The peer has been told of it.
-    pub fn announced(&mut self) {
+    pub fn announced(&mut self, id: StreamId) {
+        self.id = id;
         if let Some(aside) = &mut self.aside {
             aside.connect = None;
             if aside.limited.is_none() {

@@ -98,17 +98,37 @@ fn welcome_travels_in_a_message_that_an_unwelcomed_link_takes() {
 fn a_message_end_without_a_final_head_is_no_response() {
     let mut pair = Pair::new(64 << 20);
     exchange(&mut pair, b"GET");
-    let mut batch = Batch::default();
-    batch.begin(BATCH_MAX);
-    batch.seal(
-        StreamId(1),
-        Kind::ProxyData,
-        Flags::MESSAGE_END.with(Flags::KEEP),
-        0,
-    );
-    let bytes = Bytes::copy_from_slice(batch.as_slice());
+    let answer = || {
+        let mut batch = Batch::default();
+        batch.begin(BATCH_MAX);
+        batch.seal(
+            StreamId(1),
+            Kind::ProxyData,
+            Flags::MESSAGE_END.with(Flags::KEEP),
+            0,
+        );
+        Bytes::copy_from_slice(batch.as_slice())
+    };
     assert_eq!(
-        deliver(&mut pair.server, bytes, true, pair.now),
+        deliver(&mut pair.server, answer(), true, pair.now),
+        Err(Violation::Unopened(Kind::ProxyData, StreamId(1))),
+        "nobody was told of it yet"
+    );
+    let End {
+        mux,
+        sockets,
+        budget,
+        batch,
+        ..
+    } = &mut pair.server;
+    batch.begin(BATCH_MAX);
+    // Its request goes with it.
+    while mux
+        .fill(batch, QUANTUM, sockets, budget, pair.now)
+        .is_some()
+    {}
+    assert_eq!(
+        deliver(&mut pair.server, answer(), true, pair.now),
         Err(Violation::Unexpected(Kind::ProxyData, StreamId(1)))
     );
 }
