@@ -36,6 +36,7 @@ pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
 mod refusals;
+mod reload;
 pub mod run;
 pub mod server;
 pub mod socks;

@@ -23,7 +23,7 @@ use std::{
 };
 
 use common::{
-    AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, PATIENCE, Siding, Then, Tunnel,
+    AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, PATIENCE, Siding, Tunnel,
     WebSocketPeer, connect, echoes, free_port, reset, tls_user,
     websocket::{frames, kind, siding_frame},
 };
@@ -114,7 +114,7 @@ fn a_request_is_let_in_by_the_very_value_that_leads_it() {
     // `alice:open sesame` and `bob:a password of bob`.
     const ALICE: &str = "YWxpY2U6b3BlbiBzZXNhbWU=";
     const BOB: &str = "Ym9iOmEgcGFzc3dvcmQgb2YgYm9i";
-    let [open, alices, bobs] = ["open", "alices", "bobs"].map(named);
+    let [open, alices, bobs] = ["open", "alices", "bobs"].map(HttpOrigin::named);
     let port = free_port();
     let entry = |origin: &HttpOrigin, options: &str| {
         let spec = format!("http:{port}:{}", origin.address());
@@ -364,18 +364,6 @@ fn everything_is_never_what_only_the_machine_itself_may_reach() {
         );
     }
     assert_eq!(treasure.accepted(), 0);
-}
-
-/// An origin that says who it is.
-fn named(name: &'static str) -> HttpOrigin {
-    HttpOrigin::start(move |exchange| {
-        exchange.body()?;
-        let length = name.len();
-        exchange.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
-        ))?;
-        Ok(Then::Keep)
-    })
 }
 
 /// What a client that allows `rule` answers to a server that asks for one target after the other: what it

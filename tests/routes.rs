@@ -9,21 +9,9 @@ use std::{
 };
 
 use common::{
-    Authority, CLIENT, HttpOrigin, HttpUser, Origin, Scratch, Siding, Then, Tunnel, Wire, connect,
+    Authority, CLIENT, HttpOrigin, HttpUser, Origin, Scratch, Siding, Tunnel, Wire, connect,
     echoes, expect_end, free_port, tls_user,
 };
-
-/// An origin that says who it is.
-fn named(name: &'static str) -> HttpOrigin {
-    HttpOrigin::start(move |exchange| {
-        exchange.body()?;
-        let length = name.len();
-        exchange.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
-        ))?;
-        Ok(Then::Keep)
-    })
-}
 
 /// What a request with this line and these fields is answered.
 fn ask(user: &mut HttpUser, line: &str, fields: &str) -> (u16, String) {
@@ -43,7 +31,7 @@ fn get(proxy: SocketAddr, host: &str, path: &str) -> (u16, String) {
 
 #[test]
 fn one_port_leads_to_many_origins_by_host_and_path() {
-    let [a, api, below, rest] = ["a", "api", "below", "rest"].map(named);
+    let [a, api, below, rest] = ["a", "api", "below", "rest"].map(HttpOrigin::named);
     let port = free_port();
     let entry = |origin: &HttpOrigin, options: &str| {
         let spec = format!("http:{port}:{}", origin.address());
@@ -109,7 +97,7 @@ fn one_port_leads_to_many_origins_by_host_and_path() {
 
 #[test]
 fn a_host_that_is_nobodys_is_misdirected_and_lists_hold_for_each_proxy() {
-    let [a, b] = ["a", "b"].map(named);
+    let [a, b] = ["a", "b"].map(HttpOrigin::named);
     let port = free_port();
     let (to_a, to_b) = (a.address(), b.address());
     let _tunnel = Tunnel::builder()
@@ -132,7 +120,7 @@ fn a_host_that_is_nobodys_is_misdirected_and_lists_hold_for_each_proxy() {
 
 #[test]
 fn several_clients_share_a_port_and_none_takes_anothers_hosts() {
-    let [first, second, changed] = ["first", "second", "changed"].map(named);
+    let [first, second, changed] = ["first", "second", "changed"].map(HttpOrigin::named);
     let port = free_port();
     let scratch = Scratch::new();
     let expose = |name: &str, entries: &str| {

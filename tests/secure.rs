@@ -6,7 +6,7 @@ mod common;
 use std::{
     fs,
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     process::Command,
     thread,
@@ -22,6 +22,29 @@ use common::{
 fn shows((certificate, key): &(std::path::PathBuf, std::path::PathBuf)) -> String {
     let text = |path: &Path| path.display().to_string();
     format!(r#""cert": "{}", "key": "{}""#, text(certificate), text(key))
+}
+
+/// A tunnel over TLS whose server has one proxy that speaks TLS too, and where that listens. `more` stands in
+/// the server's configuration besides.
+fn tunnel_with_tls_at(
+    authority: &Authority,
+    kind: &str,
+    target: SocketAddr,
+    more: &str,
+) -> (Tunnel, SocketAddr) {
+    let spec = format!("{kind}:0:{target}");
+    let tunnel = Tunnel::builder()
+        .allow(target.to_string())
+        .url("wss://localhost:{port}")
+        .client_files("--ca", &authority.file())
+        .server_config(format!(
+            r#"{{ {}, {more}
+                "proxies": [ {{ "client": "edge-1", "spec": "{spec}", "tls": true }} ] }}"#,
+            shows(&authority.files(&["localhost"])),
+        ))
+        .start();
+    let proxy = tunnel.server.proxy_address(&spec);
+    (tunnel, proxy)
 }
 
 /// Sends a line and reads it back.
@@ -221,21 +244,10 @@ fn users_speak_tls_where_a_proxy_says_so() {
 fn the_certificate_is_that_of_the_name_asked_for_and_is_read_again_on_a_hangup() {
     let authority = Authority::new();
     let echo = Origin::echo();
-    let first = authority.files(&["localhost"]);
     let second = authority.files(&["second.test"]);
     let target = echo.address();
-    let tunnel = Tunnel::builder()
-        .allow(target.to_string())
-        .url("wss://localhost:{port}")
-        .client_files("--ca", &authority.file())
-        .server_config(format!(
-            r#"{{ {}, "certificates": [ {{ {} }} ],
-                "proxies": [ {{ "client": "edge-1", "spec": "tcp:0:{target}", "tls": true }} ] }}"#,
-            shows(&first),
-            shows(&second)
-        ))
-        .start();
-    let proxy = tunnel.server.proxy_address(&format!("tcp:0:{target}"));
+    let more = format!(r#""certificates": [ {{ {} }} ],"#, shows(&second));
+    let (tunnel, proxy) = tunnel_with_tls_at(&authority, "tcp", target, &more);
     let meets = |name| {
         let mut user = tls_user(authority.client(), proxy, name);
         user.write_all(b"x").map(|()| user)
@@ -279,16 +291,7 @@ fn openssl_speaks_to_a_listener_and_to_the_links() {
     let authority = Authority::new();
     let http = HttpOrigin::greeting();
     let target = http.address();
-    let tunnel = Tunnel::builder()
-        .allow(target.to_string())
-        .url("wss://localhost:{port}")
-        .client_files("--ca", &authority.file())
-        .server_config(format!(
-            r#"{{ {}, "proxies": [ {{ "client": "edge-1", "spec": "http:0:{target}", "tls": true }} ] }}"#,
-            shows(&authority.files(&["localhost"])),
-        ))
-        .start();
-    let proxy = tunnel.server.proxy_address(&format!("http:0:{target}"));
+    let (tunnel, proxy) = tunnel_with_tls_at(&authority, "http", target, "");
     for version in ["-tls1_2", "-tls1_3"] {
         let mut command = Command::new(&openssl);
         command.args([
@@ -328,17 +331,8 @@ fn those_who_never_finish_their_handshake_keep_nobody_out() {
     let authority = Authority::new();
     let echo = Origin::echo();
     let target = echo.address();
-    let tunnel = Tunnel::builder()
-        .allow(target.to_string())
-        .url("wss://localhost:{port}")
-        .client_files("--ca", &authority.file())
-        .server_config(format!(
-            r#"{{ {}, "limits": {{ "handshakes": 4, "user_handshakes": 4 }},
-                "proxies": [ {{ "client": "edge-1", "spec": "tcp:0:{target}", "tls": true }} ] }}"#,
-            shows(&authority.files(&["localhost"])),
-        ))
-        .start();
-    let proxy = tunnel.server.proxy_address(&format!("tcp:0:{target}"));
+    let more = r#""limits": { "handshakes": 4, "user_handshakes": 4 },"#;
+    let (tunnel, proxy) = tunnel_with_tls_at(&authority, "tcp", target, more);
     let before = tunnel.server.descriptors();
     let slow: Vec<TcpStream> = (0..12)
         .flat_map(|_| [connect(proxy), connect(tunnel.link())])
@@ -366,16 +360,7 @@ fn a_crowd_that_says_nothing_takes_no_time_from_who_shakes_hands() {
     let authority = Authority::new();
     let echo = Origin::echo();
     let target = echo.address();
-    let tunnel = Tunnel::builder()
-        .allow(target.to_string())
-        .url("wss://localhost:{port}")
-        .client_files("--ca", &authority.file())
-        .server_config(format!(
-            r#"{{ {}, "proxies": [ {{ "client": "edge-1", "spec": "tcp:0:{target}", "tls": true }} ] }}"#,
-            shows(&authority.files(&["localhost"])),
-        ))
-        .start();
-    let proxy = tunnel.server.proxy_address(&format!("tcp:0:{target}"));
+    let (_tunnel, proxy) = tunnel_with_tls_at(&authority, "tcp", target, "");
     let silent: Vec<TcpStream> = (0..SILENT).map(|_| connect(proxy)).collect();
     let began = Instant::now();
     let mut user = tls_user(authority.client(), proxy, "localhost");

@@ -28,3 +28,29 @@ pub use self::{
     listener::Admin,
     snapshot::{Asked, Figures, STREAMS_MAX, Status, Told},
 };
+
+use crate::{
+    config::AdminConfig,
+    reactor::{Reactor, net::Net},
+};
+
+/// Opens the listener, if one is asked for.
+///
+/// # Errors
+/// The address cannot be had; the text is for the operator.
+pub fn open<N: Net, O: Copy>(
+    config: Option<&AdminConfig>,
+    io: &mut Reactor<N, O>,
+    owner: O,
+) -> Result<Option<Admin>, String> {
+    let Some(config) = config else {
+        return Ok(None);
+    };
+    match Admin::open(config, io, owner) {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) => Err(format!(
+            "--admin: cannot listen on {}: {error}",
+            config.listen
+        )),
+    }
+}

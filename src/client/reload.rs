@@ -3,8 +3,6 @@
 //! It is taken over whole or not at all. Sessions go on whatever has changed; what may no longer be dialled
 //! is not dialled again, and leaves the pool.
 
-use std::net::SocketAddr;
-
 use log::{error, info, warn};
 
 use super::{Client, Owner, exposures::Difference, secure::Trust};
@@ -13,6 +11,7 @@ use crate::{
     config::{ClientConfig, PoolMode},
     pool::PoolLimits,
     reactor::{Reactor, net::Net},
+    reload,
     tunnel::frame::Kind,
 };
 
@@ -25,9 +24,8 @@ impl Client {
         let Some(source) = &mut self.source else {
             return;
         };
-        match source().and_then(|config| self.apply(io, config, now)) {
-            Ok(()) => {}
-            Err(reason) => error!("reload: nothing changed: {reason}"),
+        if let Err(reason) = source().and_then(|config| self.apply(io, config, now)) {
+            error!("reload: nothing changed: {reason}");
         }
     }
 
@@ -44,13 +42,7 @@ impl Client {
         if config.id != self.config.id {
             return Err(format!("a client stays {} until a restart", self.config.id));
         }
-        let stay = unchangeable(&self.config, &config);
-        if !stay.is_empty() {
-            warn!(
-                "reload: {} stay as they were until a restart",
-                stay.join(", ")
-            );
-        }
+        reload::warn_of_kept(&unchangeable(&self.config, &config));
         if self.connection.is_up() && config.server != self.config.server {
             warn!(
                 "reload: {} is dialled when this link has ended",
@@ -112,16 +104,12 @@ pub(super) fn pool_limits(config: &ClientConfig) -> PoolLimits {
     }
 }
 
-fn admin_address(config: &ClientConfig) -> Option<SocketAddr> {
-    config.admin.as_ref().map(|admin| admin.listen)
-}
-
-/// What has changed and cannot while the client runs.
-fn unchangeable(old: &ClientConfig, new: &ClientConfig) -> Vec<&'static str> {
-    let fields = [
+/// What cannot change while the client runs, and whether it is the same.
+fn unchangeable(old: &ClientConfig, new: &ClientConfig) -> [(&'static str, bool); 6] {
+    [
         ("memory_max", old.memory_max == new.memory_max),
         ("spin", old.spin == new.spin),
-        ("admin", admin_address(old) == admin_address(new)),
+        ("admin", reload::is_same_listener(&old.admin, &new.admin)),
         (
             "limits.undelivered",
             old.limits.undelivered == new.limits.undelivered,
@@ -134,7 +122,5 @@ fn unchangeable(old: &ClientConfig, new: &ClientConfig) -> Vec<&'static str> {
             "pool.queue_per_target",
             old.pool.queue_per_target == new.pool.queue_per_target,
         ),
-    ];
-    let changed = fields.into_iter().filter(|(_, same)| !same);
-    changed.map(|(field, _)| field).collect()
+    ]
 }

@@ -26,7 +26,7 @@ pub(super) struct Trust {
     added: Option<Roots>,
     /// What is shown to those who ask.
     identity: Option<Identity>,
-    /// Whose sake it is for when there are no roots.
+    /// The option that adds roots, for the error that there are none.
     flag: &'static str,
     config: Option<Arc<ClientConfig>>,
 }

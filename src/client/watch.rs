@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admin::{
-        Admin, Asked, Figures, STREAMS_MAX, Status, Told,
+        self, Asked, Figures, STREAMS_MAX, Status, Told,
         snapshot::{LinkStatus, POOLS_MAX, PoolFigures, PoolStatus, ProxyStatus, StreamStatus},
     },
     clock::Now,
@@ -25,13 +25,7 @@ impl Client {
     /// # Errors
     /// It cannot be had; the text is for the operator.
     pub fn open_admin<N: Net>(&mut self, io: &mut Reactor<N, Owner>) -> Result<(), String> {
-        if let Some(config) = &self.config.admin {
-            let admin = Admin::open(config, io, Owner::Admin);
-            let listen = config.listen;
-            self.admin = Some(
-                admin.map_err(|error| format!("--admin: cannot listen on {listen}: {error}"))?,
-            );
-        }
+        self.admin = admin::open(self.config.admin.as_ref(), io, Owner::Admin)?;
         Ok(())
     }
 

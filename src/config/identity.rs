@@ -1,10 +1,6 @@
 //! Who we are towards those who ask for a certificate: a chain and its key, from two files.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use rustls::{
     crypto::ring,
@@ -16,10 +12,7 @@ use super::{Invalid, roots::read_pem};
 
 /// A certificate, what leads from it to an authority, and the key that belongs to it.
 #[derive(Clone)]
-pub struct Identity {
-    certificate: PathBuf,
-    certified: Arc<CertifiedKey>,
-}
+pub struct Identity(Arc<CertifiedKey>);
 
 impl Identity {
     /// Reads the certificate, first in its file and followed by its chain, and the key; both in PEM.
@@ -46,20 +39,18 @@ impl Identity {
                     &format_args!("with {}: {error}", key.display()),
                 )
             })?;
-        Ok(Identity {
-            certificate: certificate.to_owned(),
-            certified: Arc::new(certified),
-        })
+        Ok(Identity(Arc::new(certified)))
     }
 
     /// What TLS needs of it.
     pub fn certified(&self) -> &Arc<CertifiedKey> {
-        &self.certified
+        &self.0
     }
 }
 
+/// The key is in no log.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity({})", self.certificate.display())
+        write!(f, "Identity({} certificates)", self.0.cert.len())
     }
 }

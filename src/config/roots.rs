@@ -1,12 +1,6 @@
 //! Certificates of a private authority, from a file.
 
-use std::{
-    fmt,
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{fmt, fs::File, io::Read, path::Path, rc::Rc};
 
 use rustls::{
     RootCertStore,
@@ -17,10 +11,7 @@ use super::Invalid;
 
 /// Roots to trust: at least one, and each is a certificate.
 #[derive(Clone)]
-pub struct Roots {
-    path: PathBuf,
-    certificates: Rc<[CertificateDer<'static>]>,
-}
+pub struct Roots(Rc<[CertificateDer<'static>]>);
 
 impl Roots {
     /// Reads a PEM file of one or more certificates.
@@ -48,21 +39,18 @@ impl Roots {
         if certificates.is_empty() {
             return Err(refused(&"holds no certificate in PEM"));
         }
-        Ok(Roots {
-            path: path.to_owned(),
-            certificates: certificates.into(),
-        })
+        Ok(Roots(certificates.into()))
     }
 
     /// The certificates, in the order of the file.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.certificates
+        &self.0
     }
 }
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({})", self.path.display())
+        write!(f, "Roots({} certificates)", self.0.len())
     }
 }
 

@@ -169,16 +169,10 @@ impl Server {
         let Some(found) = self.proxies.find(proxy) else {
             return io.close(key);
         };
-        let admission = &mut self.fronts.admission;
-        if let Some(total) = admission.refused(full, now.instant) {
-            let address = source.ip().to_canonical();
-            info!(
-                "proxy {}: refused a user from {address}, {full}, {total} so far",
-                found.id
-            );
-        }
+        self.fronts
+            .refused(&found.id, source.ip(), full, now.instant);
         let is_heard = found.spec.kind.is_http() && !found.options.tls;
-        if !is_heard || !admission.may_answer(now.instant) {
+        if !is_heard || !self.fronts.admission.may_answer(now.instant) {
             return io.close(key);
         }
         let (status, wait) = full.answer();
@@ -245,7 +239,7 @@ impl Server {
 
     pub(super) fn drop_unsecured<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
         self.user_left_handshake(io, front);
-        io.close(self.fronts.remove(front as usize).key);
+        self.close_front(io, front);
     }
 
     pub(super) fn user_left_handshake<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {

@@ -89,8 +89,7 @@ impl Server {
                 self.refuse_request(io, front, status, reason, head_only);
             }
             Gathered::Ended | Gathered::Failed(_) => {
-                self.fronts.remove(front as usize);
-                io.close(key);
+                self.close_front(io, front);
             }
         }
     }
@@ -331,8 +330,7 @@ impl Server {
             StreamEnd::Answered { .. } | StreamEnd::Closed => self.close_answered(io, front),
             StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) if !ended.answered => {
                 if reason == Reason::UserReset || ended.torn {
-                    self.fronts.remove(front as usize);
-                    io.abort(key);
+                    self.abort_front(io, front);
                 } else {
                     self.answer_error(io, front, reason.status(), reason.word());
                 }
@@ -340,8 +338,7 @@ impl Server {
             StreamEnd::Disconnected(How::Orderly, _) => self.close_answered(io, front),
             // What the user has got is not all: it must not look so.
             StreamEnd::Disconnected(How::Abort, _) | StreamEnd::Failed(_) => {
-                self.fronts.remove(front as usize);
-                io.abort(key);
+                self.abort_front(io, front);
             }
         }
     }
@@ -398,7 +395,7 @@ impl Server {
         }
         // Each answer is read before the next request is sent: there is room.
         if !matches!(io.write(key, &answer), Ok(n) if n == answer.len()) {
-            io.abort(self.fronts.remove(front as usize).key);
+            self.abort_front(io, front);
             return;
         }
         let at = now.instant + self.config.timeouts.keep_alive;
@@ -455,7 +452,7 @@ impl Server {
             Some(State::Head(gather)) if gather.held() > 0 => {
                 self.refuse_head(io, front, 408, "request head too slow");
             }
-            _ => io.close(self.fronts.remove(front as usize).key),
+            _ => self.close_front(io, front),
         }
     }
 

@@ -172,6 +172,11 @@ impl Server {
         io.close(self.fronts.remove(front as usize).key);
     }
 
+    /// A front without a stream goes, so that its user does not take it for an orderly end.
+    pub(super) fn abort_front<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        io.abort(self.fronts.remove(front as usize).key);
+    }
+
     /// The user of a front is meant for this proxy, one of those at its listener.
     ///
     /// # Errors
@@ -189,12 +194,7 @@ impl Server {
         match self.fronts.turn(front, proxy, &found.client, users_max) {
             Ok(()) => Ok(()),
             Err(full) => {
-                if let Some(total) = self.fronts.admission.refused(full, now.instant) {
-                    info!(
-                        "proxy {}: refused a user from {address}, {full}, {total} so far",
-                        found.id
-                    );
-                }
+                self.fronts.refused(&found.id, address, full, now.instant);
                 refused(full.answer().0, "as many users as there may be")
             }
         }
@@ -382,7 +382,7 @@ impl Server {
                 } else {
                     let reason = Reason::RequestTimeout;
                     if self.abort_stream(io, front, link, stream, reason) {
-                        io.abort(self.fronts.remove(front as usize).key);
+                        self.abort_front(io, front);
                     } else {
                         self.answer_error(io, front, reason.status(), "request body too slow");
                     }
@@ -422,7 +422,7 @@ impl Server {
         reason: Reason,
     ) {
         self.abort_stream(io, front, link, stream, reason);
-        io.abort(self.fronts.remove(front as usize).key);
+        self.abort_front(io, front);
     }
 
     /// Ends a stream from this side; whether its user has got a part of a head.
@@ -484,7 +484,7 @@ impl Server {
                 (StreamEnd::Disconnected(_, reason), Spoken::Socks) => {
                     self.say_last(io, front, &socks::code(reason).answer());
                 }
-                _ => io.abort(self.fronts.remove(front as usize).key),
+                _ => self.abort_front(io, front),
             },
             State::Exchange { .. } => self.exchange_ended(io, front, ended, now),
         }
@@ -549,9 +549,8 @@ impl Server {
             if self.fronts[front as usize].stream().is_some() {
                 self.fronts[front as usize].proxy = u32::MAX;
             } else {
-                self.user_left_handshake(io, front);
                 self.forget_head(front);
-                io.close(self.fronts.remove(front as usize).key);
+                self.drop_unsecured(io, front);
             }
         }
     }
@@ -570,8 +569,7 @@ impl Server {
             .map(|(index, _)| index as u32)
             .collect();
         for front in idle {
-            self.user_left_handshake(io, front);
-            io.close(self.fronts.remove(front as usize).key);
+            self.drop_unsecured(io, front);
         }
     }
 }

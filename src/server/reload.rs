@@ -3,15 +3,14 @@
 //! It is taken over whole or not at all. Sessions go on whatever has changed, but for those of clients whose
 //! token is another now: who was let in by the old one has to prove that it knows the new one.
 
-use std::net::SocketAddr;
-
-use log::{error, info, warn};
+use log::{error, info};
 
 use super::{Owner, Server, secure::Acceptor};
 use crate::{
     clock::Now,
     config::ServerConfig,
     reactor::{Reactor, net::Net},
+    reload,
     tunnel::{control::Reason, link::CloseReason},
 };
 
@@ -24,9 +23,8 @@ impl Server {
         let Some(source) = &mut self.source else {
             return;
         };
-        match source().and_then(|config| self.apply(io, config, now)) {
-            Ok(()) => {}
-            Err(reason) => error!("reload: nothing changed: {reason}"),
+        if let Err(reason) = source().and_then(|config| self.apply(io, config, now)) {
+            error!("reload: nothing changed: {reason}");
         }
     }
 
@@ -47,13 +45,7 @@ impl Server {
         for proxy in self.rates.proxies() {
             self.rate_of(proxy, now);
         }
-        let stay = unchangeable(&self.config, &config);
-        if !stay.is_empty() {
-            warn!(
-                "reload: {} stay as they were until a restart",
-                stay.join(", ")
-            );
-        }
+        reload::warn_of_kept(&unchangeable(&self.config, &config));
         io.reserve_descriptors(config.limits.descriptors_reserved);
         self.tls = Acceptor::new(config.identities.clone(), config.client_ca.clone());
         self.fronts.admission.set_limits(&config.limits);
@@ -82,17 +74,13 @@ impl Server {
     }
 }
 
-fn admin_address(config: &ServerConfig) -> Option<SocketAddr> {
-    config.admin.as_ref().map(|admin| admin.listen)
-}
-
-/// What has changed and cannot while the server runs.
-fn unchangeable(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str> {
-    let fields = [
+/// What cannot change while the server runs, and whether it is the same.
+fn unchangeable(old: &ServerConfig, new: &ServerConfig) -> [(&'static str, bool); 6] {
+    [
         ("listen", old.listen == new.listen),
         ("memory_max", old.memory_max == new.memory_max),
         ("spin", old.spin == new.spin),
-        ("admin", admin_address(old) == admin_address(new)),
+        ("admin", reload::is_same_listener(&old.admin, &new.admin)),
         (
             "limits.undelivered",
             old.limits.undelivered == new.limits.undelivered,
@@ -101,7 +89,5 @@ fn unchangeable(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str> {
             "limits.pipelined",
             old.limits.pipelined == new.limits.pipelined,
         ),
-    ];
-    let changed = fields.into_iter().filter(|(_, same)| !same);
-    changed.map(|(field, _)| field).collect()
+    ]
 }

@@ -198,7 +198,7 @@ impl Server {
     ) -> Step {
         // The first bytes on this connection: a socket without room for them is broken.
         if !matches!(io.write(key, answer), Ok(n) if n == answer.len()) {
-            io.abort(self.fronts.remove(front as usize).key);
+            self.abort_front(io, front);
             return Step::Over;
         }
         self.fronts[front as usize].state = State::Socks(next);

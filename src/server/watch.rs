@@ -6,7 +6,7 @@
 use super::{Owner, Server, fronts::Front};
 use crate::{
     admin::{
-        Admin, Asked, Figures, STREAMS_MAX, Status, Told,
+        self, Asked, Figures, STREAMS_MAX, Status, Told,
         snapshot::{LinkStatus, ProxyStatus, StreamStatus},
     },
     clock::Now,
@@ -21,13 +21,7 @@ impl Server {
     /// # Errors
     /// It cannot be had; the text is for the operator.
     pub fn open_admin<N: Net>(&mut self, io: &mut Reactor<N, Owner>) -> Result<(), String> {
-        if let Some(config) = &self.config.admin {
-            let admin = Admin::open(config, io, Owner::Admin);
-            let listen = config.listen;
-            self.admin = Some(
-                admin.map_err(|error| format!("--admin: cannot listen on {listen}: {error}"))?,
-            );
-        }
+        self.admin = admin::open(self.config.admin.as_ref(), io, Owner::Admin)?;
         Ok(())
     }
 
@@ -200,7 +194,7 @@ impl Server {
             None => {
                 self.user_left_handshake(io, front);
                 self.forget_head(front);
-                io.abort(self.fronts.remove(front as usize).key);
+                self.abort_front(io, front);
             }
         }
         true

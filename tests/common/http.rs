@@ -157,6 +157,18 @@ impl HttpOrigin {
         })
     }
 
+    /// Answers every request by 200 and its own name.
+    pub fn named(name: &'static str) -> Self {
+        Self::start(move |exchange| {
+            exchange.body()?;
+            let length = name.len();
+            exchange.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
+            ))?;
+            Ok(Then::Keep)
+        })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.origin.address()

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use log::info;
 use slab::Slab;
 
 use super::{Front, as_v6};
@@ -16,7 +17,7 @@ use crate::{
     config::{ClientId, ServerLimits},
     key::Key,
     server::admission::{Admission, Full},
-    tunnel::ids::UserId,
+    tunnel::ids::{ProxyId, UserId},
 };
 
 /// The fronts, and who may have one.
@@ -71,6 +72,14 @@ impl Fronts {
             .turn(&mut front.place, proxy, client, proxy_max)?;
         front.proxy = proxy;
         Ok(())
+    }
+
+    /// There was no place for a user of this proxy.
+    pub fn refused(&mut self, proxy: &ProxyId, address: IpAddr, full: Full, now: Instant) {
+        if let Some(total) = self.admission.refused(full, now) {
+            let address = address.to_canonical();
+            info!("proxy {proxy}: refused a user from {address}, {full}, {total} so far");
+        }
     }
 
     /// Lets a user go, whose socket is the caller's to close.
