@@ -242,10 +242,10 @@ enum Role {
     note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
 forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
 https, forward (an HTTP proxy), socks5 or tls (passed on by the name that is
-asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A forward or socks5 proxy beyond loopback needs
-users_file or allow_from, which entries of proxies in a configuration can
-have. Each flag has a field in the configuration (--proxy is the list
-proxies), and flags win."
+asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A
+forward or socks5 proxy beyond loopback needs users_file or allow_from, which
+entries of proxies in a configuration can have. Each flag has a field in the
+configuration (--proxy is the list proxies), and flags win."
 )]
 #[argh(
     example = "{command_name} --token-file edge.token --listen 0.0.0.0:7000 \\
@@ -316,8 +316,9 @@ struct ServerArguments {
     note = "SPEC is KIND:[BIND:]PORT:HOST:PORT (or unix:/path for HOST:PORT),
 forward:[BIND:]PORT, or socks5:[BIND:]PORT. KIND is tcp, ssh, telnet, http,
 https, forward (an HTTP proxy), socks5 or tls (passed on by the name that is
-asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A forward or socks5 proxy beyond loopback needs
-users_file or allow_from, which entries of expose in a configuration can have.
+asked for); IPv6 addresses go in brackets; PORT 0 takes any free one. A
+forward or socks5 proxy beyond loopback needs users_file or allow_from, which
+entries of expose in a configuration can have.
 RULE is HOST:PORT; HOST a name, *.suffix, an address, a CIDR or *; PORT a
 number, a range or *. Or it is unix:/path, that socket alone. What is neither
 exposed nor allowed is never dialled. Each flag has a field of its name in the
