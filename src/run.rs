@@ -21,6 +21,7 @@ pub fn server(config: ServerConfig, source: Source<ServerConfig>) -> Result<(), 
     let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
     server.open_admin(&mut reactor)?;
     server.reads_from(source);
+    reactor.settled();
     reactor
         .run(&mut server)
         .map_err(|error| format!("event loop: {error}"))
@@ -35,13 +36,14 @@ pub fn client(config: ClientConfig, source: Source<ClientConfig>) -> Result<(), 
     let mut client = Client::start(config, &mut reactor);
     client.open_admin(&mut reactor)?;
     client.reads_from(source);
+    reactor.settled();
     reactor
         .run(&mut client)
         .map_err(|error| format!("event loop: {error}"))
 }
 
 fn reactor<O: Copy>(spin: Duration) -> Result<Reactor<MioNet, O>, String> {
-    let mut net = MioNet::with_signals().map_err(|error| format!("event loop: {error}"))?;
+    let mut net = MioNet::of_process().map_err(|error| format!("event loop: {error}"))?;
     net.set_spin(spin);
     Ok(Reactor::new(net))
 }

@@ -1,12 +1,15 @@
 //! [`Net`] on real sockets: mio for readiness, socket2 for the options mio leaves out.
 //!
-//! It owns the selector, the signal pipe and the threads that look up names. It does not know what a
-//! socket is for beyond [`Purpose`], keeps none of them, and decides nothing: the reactor does.
+//! It owns the selector, the signal pipe, the threads that look up names, and what is handed on from one
+//! process to the next. It does not know what a socket is for beyond [`Purpose`], keeps none of those that it
+//! gives out, and decides nothing: the reactor does.
 //!
 //! Socket options cost system calls, so those of accepted sockets are set once, on their listener,
 //! from which they are inherited: to accept a connection takes one `accept4` and one `epoll_ctl`.
 
 mod stream;
+#[cfg_attr(not(target_os = "linux"), path = "mio_net/no_succession.rs")]
+mod succession;
 mod workers;
 
 #[cfg(test)]
@@ -24,13 +27,13 @@ use std::{
 
 use log::debug;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpListener};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub use self::stream::Stream;
-use self::workers::Workers;
-use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, Ready};
+use self::{succession::Succession, workers::Workers};
+use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, Ready};
 use crate::{clock::Now, key::Key};
 
 /// The operating system.
@@ -46,6 +49,7 @@ pub struct MioNet {
     bell: Arc<Bell>,
     workers: Workers,
     signals: Option<Signals>,
+    succession: Succession,
 }
 
 /// Asks a [`MioNet`] from another thread to end, as a signal would.
@@ -60,9 +64,10 @@ struct Bell {
 }
 
 /// The bell's token. Sockets use their slot as a token, and slots are given out from zero: even where
-/// `usize` has 32 bits, memory ends long before the two tokens at the top.
+/// `usize` has 32 bits, memory ends long before the three tokens at the top.
 const BELL: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
+const SUCCESSOR: Token = Token(usize::MAX - 2);
 /// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
 const EVENTS: usize = 1024;
 /// The first stop asks, the second insists; a third says nothing new.
@@ -109,17 +114,21 @@ impl MioNet {
             workers: Workers::new(Arc::clone(&bell), workers::system),
             bell,
             signals: None,
+            succession: Succession::default(),
         })
     }
 
-    /// A selector that turns SIGINT and SIGTERM into [`Event::Stop`] and SIGHUP into
-    /// [`Event::Reload`], for the whole process.
+    /// A selector for a process that is nothing else: it turns SIGINT and SIGTERM into [`Event::Stop`], SIGHUP
+    /// into [`Event::Reload`] and SIGUSR2 into [`Event::Upgrade`], takes what the process has inherited, and
+    /// tells the service manager about it.
     ///
     /// # Errors
     /// As [`MioNet::new`], or the handlers cannot be installed.
-    pub fn with_signals() -> io::Result<Self> {
+    pub fn of_process() -> io::Result<Self> {
+        let succession = Succession::from_environment();
         let mut net = Self::new()?;
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        net.succession = succession;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
         net.poll
             .registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -207,27 +216,25 @@ impl Net for MioNet {
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = match self.succession.listener(address) {
+            Some(inherited) => inherited.into(),
+            None => bound(address)?,
+        };
         socket.set_nonblocking(true)?;
-        // A restart must not wait for the old connections' TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // Whatever the system's default: 0.0.0.0 and [::] can then be bound side by side, and
-            // "[::]" opens no IPv4 port that nobody asked for.
-            socket.set_only_v6(true)?;
-        }
         set_options(&SockRef::from(&socket));
-        socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let mut listener = TcpListener::from_std(socket.into());
         self.poll
             .registry()
             .register(&mut listener, token(key), Interest::READABLE)?;
+        self.succession.opened(&listener);
         Ok(listener)
+    }
+
+    fn unlisten(&mut self, listener: &mut Self::Listener) {
+        // As long as another process has it, too, the selector would go on to tell of it.
+        note("deregister", self.poll.registry().deregister(listener));
+        self.succession.closes(listener);
     }
 
     fn local_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
@@ -333,8 +340,30 @@ impl Net for MioNet {
         self.workers.look_up(name, class);
     }
 
+    fn notes(&mut self) -> Option<Vec<u8>> {
+        self.succession.notes()
+    }
+
+    fn tell(&mut self, phase: Phase) {
+        self.succession.tell(phase);
+    }
+
+    fn bequeath(&mut self, notes: &[u8]) {
+        self.succession.bequeath(notes);
+    }
+
+    fn start_successor(&mut self, listeners: &[&TcpListener], notes: &[u8]) -> io::Result<u32> {
+        let registry = self.poll.registry();
+        self.succession.start(listeners, notes, registry, SUCCESSOR)
+    }
+
+    fn give_up_successor(&mut self) {
+        self.succession.give_up();
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        self.wait(timeout)?;
+        let sleep_max = self.succession.sleep_max();
+        self.wait(timeout.into_iter().chain(sleep_max).min())?;
         for event in &self.arrived {
             match event.token() {
                 BELL => {
@@ -346,9 +375,11 @@ impl Net for MioNet {
                     let pending = self.signals.iter_mut().flat_map(Signals::pending);
                     events.extend(pending.map(|signal| match signal {
                         SIGHUP => Event::Reload,
+                        SIGUSR2 => Event::Upgrade,
                         _ => Event::Stop,
                     }));
                 }
+                SUCCESSOR => events.extend(self.succession.heard().map(Event::Succeeded)),
                 Token(index) => events.push(Event::Ready {
                     // Tokens were made from a u32 by `token`.
                     index: index as u32,
@@ -384,6 +415,24 @@ impl Bell {
     fn ring(&self) {
         note("the waker", self.waker.wake());
     }
+}
+
+/// A socket on this address, on which nobody can connect yet.
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Whatever the system's default: 0.0.0.0 and [::] can then be bound side by side, and
+        // "[::]" opens no IPv4 port that nobody asked for.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// What Linux tells of itself. There is a call for the limit, which the standard library does not have; and

@@ -41,7 +41,9 @@ use log::{debug, trace};
 use slab::Slab;
 
 use self::{
-    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
+    net::{
+        Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, is_out_of_descriptors,
+    },
     resolver::{Lookup, Names},
     room::Room,
     socket::{Kind, Life, Socket},
@@ -226,6 +228,44 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let bound = self.net.local_address(&listener)?;
         self.occupy(key, Kind::Listener(listener), owner);
         Ok((key, bound))
+    }
+
+    /// What the process before this one has left for it, once; its listeners are found by
+    /// [`Reactor::listen`].
+    pub fn notes(&mut self) -> Option<Vec<u8>> {
+        self.net.notes()
+    }
+
+    /// The role has all that it needs: whoever looks after this process hears so, the process before it goes,
+    /// and listeners that were inherited for nothing are closed.
+    pub fn settled(&mut self) {
+        self.net.tell(Phase::Ready);
+    }
+
+    /// Leaves to the next process what this one knows, which is about to stop.
+    pub fn bequeath(&mut self, notes: &[u8]) {
+        self.net.bequeath(notes);
+    }
+
+    /// Starts a process that is to take over all listeners, with `notes` of what it must know; its id.
+    /// [`Role::succeeded`] brings what came of it.
+    ///
+    /// # Errors
+    /// As of [`Net::start_successor`].
+    pub fn start_successor(&mut self, notes: &[u8]) -> io::Result<u32> {
+        let listeners = self.sockets.iter().filter_map(|(_, socket)| {
+            let Kind::Listener(listener) = &socket.kind else {
+                return None;
+            };
+            (socket.life == Life::Open).then_some(listener)
+        });
+        let listeners: Vec<&N::Listener> = listeners.collect();
+        self.net.start_successor(&listeners, notes)
+    }
+
+    /// Ends the one that was started and was not heard of.
+    pub fn give_up_successor(&mut self) {
+        self.net.give_up_successor();
     }
 
     /// Takes a connection that waits at a listener, and labels it.
@@ -584,6 +624,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 let _ = self.finish(key);
             }
             let socket = &mut self.sockets[key.index as usize];
+            if let Kind::Listener(listener) = &mut socket.kind {
+                self.net.unlisten(listener);
+            }
             socket.life = Life::Closing;
             self.room.unload(std::mem::take(&mut socket.weight));
             self.closing.push(key);

@@ -42,6 +42,9 @@ pub trait Net {
     /// The address is in use, not ours, or not permitted; or descriptors have run out.
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;
 
+    /// A listener is about to be closed: it is forgotten by all who might find it again.
+    fn unlisten(&mut self, _: &mut Self::Listener) {}
+
     /// The address a listener is bound to (the port the system chose where 0 was asked for).
     ///
     /// # Errors
@@ -110,6 +113,32 @@ pub trait Net {
     /// Looks up a host name; [`Event::Resolved`] brings the answer. One look-up per name is under
     /// way at a time (the caller sees to it).
     fn resolve(&mut self, name: &str, class: NameClass);
+
+    /// What the process before this one has left for it, once. Its listeners are found by
+    /// [`Net::listen`].
+    fn notes(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Tells whoever looks after this process how far it is. At [`Phase::Ready`] the process before this one
+    /// goes, and what was inherited and not listened on is closed.
+    fn tell(&mut self, _: Phase) {}
+
+    /// Leaves to the next process, whoever starts it, what this one knows; it is about to stop, and what it
+    /// closes from now on may go on without it.
+    fn bequeath(&mut self, _: &[u8]) {}
+
+    /// Starts a process that is to take these listeners over, with `notes` of what it must know.
+    /// [`Event::Succeeded`] brings what came of it.
+    ///
+    /// # Errors
+    /// One was started already; `Unsupported` where there is no such thing; or the system's own.
+    fn start_successor(&mut self, _: &[&Self::Listener], _: &[u8]) -> io::Result<u32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Ends the one that was started and was not heard of.
+    fn give_up_successor(&mut self) {}
 
     /// Waits for events until `timeout` has passed (`None`: for ever) and appends them.
     ///
@@ -244,6 +273,21 @@ pub enum Event {
     Stop,
     /// The operator asks the process to read its files again (SIGHUP).
     Reload,
+    /// The operator asks for a new process in the place of this one (SIGUSR2).
+    Upgrade,
+    /// The process that was started to take over has done so, or has failed, and why.
+    Succeeded(Result<(), String>),
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Ready,
+    /// It reads its files again; [`Phase::Ready`] follows.
+    Reloading,
+    /// It takes nothing new any more.
+    Stopping,
 }
 
 /// Edge-triggered readiness, as hints: only `WouldBlock` says "no".

@@ -9,12 +9,12 @@
 
 use std::{io, time::Duration};
 
-use log::trace;
+use log::{trace, warn};
 use slab::Slab;
 
 use super::{
     Found, Reactor,
-    net::{Event, Net, Ready},
+    net::{Event, Net, Phase, Ready},
     socket::{Deadline, Kind, Life},
 };
 use crate::{clock::Now, key::Key};
@@ -38,6 +38,14 @@ pub trait Role<N: Net> {
 
     /// The operator asks to read files again.
     fn reload(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
+
+    /// The operator asks for a new process in the place of this one; most roles have nothing to pass on.
+    fn upgrade(&mut self, _: &mut Reactor<N, Self::Owner>, _: Now) {
+        warn!("upgrade: only a server passes its listeners on; this needs a restart");
+    }
+
+    /// The process that [`Reactor::start_successor`] has started is at work, or has failed, and why.
+    fn succeeded(&mut self, _: &mut Reactor<N, Self::Owner>, _: Result<(), String>, _: Now) {}
 
     /// Everything of this turn was handled: send what there is to send.
     fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
@@ -100,8 +108,17 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                     let found = self.names.resolved(&name, result, self.now.instant);
                     role.resolved(self, &name, &found, self.now);
                 }
-                Event::Stop => role.stop(self, self.now),
-                Event::Reload => role.reload(self, self.now),
+                Event::Stop => {
+                    self.net.tell(Phase::Stopping);
+                    role.stop(self, self.now);
+                }
+                Event::Reload => {
+                    self.net.tell(Phase::Reloading);
+                    role.reload(self, self.now);
+                    self.net.tell(Phase::Ready);
+                }
+                Event::Upgrade => role.upgrade(self, self.now),
+                Event::Succeeded(outcome) => role.succeeded(self, outcome, self.now),
             }
         }
         self.events = events;

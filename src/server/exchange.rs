@@ -9,7 +9,7 @@ use log::{debug, info};
 
 use super::{
     Owner, Server,
-    fronts::{Front, Spoken, State},
+    fronts::{Front, LAST_REQUEST_MAX, Spoken, State},
     guard::Denied,
     proxies::Proxy,
 };
@@ -317,10 +317,14 @@ impl Server {
             StreamEnd::Answered {
                 keep: true,
                 request_whole: true,
-            } if !self.stage.is_ending() => {
+            } => {
                 self.fronts[front as usize].state = State::Head(Gather::default());
-                let at = now.instant + self.config.timeouts.keep_alive;
-                io.set_deadline(key, Deadline::At(at));
+                // Who was told that there may be another request may have sent it already.
+                let wait = match self.stage.is_ending() {
+                    false => self.config.timeouts.keep_alive,
+                    true => LAST_REQUEST_MAX,
+                };
+                io.set_deadline(key, Deadline::At(now.instant + wait));
                 // A request that came in the meantime has had its event.
                 if io.is_readable(key) {
                     self.read_request(io, front, now);

@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     rc::Rc,
+    time::Duration,
 };
 
 use log::{debug, info};
@@ -555,24 +556,32 @@ impl Server {
         }
     }
 
-    /// Closes the fronts that wait for a request: the server is about to stop.
-    pub(super) fn close_idle_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        let idle: Vec<u32> = self
-            .fronts
-            .iter()
-            .filter(|(_, front)| match &front.state {
-                State::Introducing { .. } | State::Securing(..) => true,
-                State::Head(gather) => gather.held() == 0 && !io.is_readable(front.key),
-                State::Socks(_) | State::Named(_) => !io.is_readable(front.key),
-                _ => false,
-            })
-            .map(|(index, _)| index as u32)
-            .collect();
+    /// Closes the fronts of which nothing is known yet: the server is about to stop. Who may send a request
+    /// on a connection that was kept for it, perhaps in this moment, has a little while for it.
+    pub(super) fn close_idle_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let mut idle = Vec::new();
+        for (index, front) in self.fronts.iter() {
+            match &front.state {
+                State::Introducing { .. } | State::Securing(..) => idle.push(index as u32),
+                State::Socks(_) | State::Named(_) if !io.is_readable(front.key) => {
+                    idle.push(index as u32);
+                }
+                State::Head(gather) if gather.held() == 0 => {
+                    io.set_deadline(front.key, Deadline::At(now.instant + LAST_REQUEST_MAX));
+                }
+                _ => {}
+            }
+        }
         for front in idle {
             self.drop_unsecured(io, front);
         }
     }
 }
+
+/// How long a connection that was kept for another request is kept when the server is about to stop. Whoever
+/// was answered a moment ago has sent it by then, and whoever is silent meets no more than it might at any
+/// time.
+pub(super) const LAST_REQUEST_MAX: Duration = Duration::from_secs(1);
 
 /// An address as [`Front`] keeps it.
 fn as_v6(address: IpAddr) -> Ipv6Addr {

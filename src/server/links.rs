@@ -734,6 +734,7 @@ impl Server {
             printable(&hello.version)
         );
         self.proxies.found(&client, link);
+        self.admit_waiting(io, link);
         self.schedule(link);
         Ok(())
     }

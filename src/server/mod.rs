@@ -14,6 +14,7 @@
 //! - `admission`: how many users there may be; `sources`: how many of one address, and how fast.
 //! - `rates`: bytes per second of a proxy.
 //! - `secure`: TLS, towards either; `handshakes`: how many are under way.
+//! - `succession`: what passes from one process to the next.
 //! - `watch`: what the server tells of itself.
 //!
 //! A front lives as long as its user's connection; a stream is one raw connection or one HTTP
@@ -37,6 +38,7 @@ mod secure;
 mod sni;
 mod socks;
 mod sources;
+mod succession;
 mod watch;
 
 use std::{
@@ -57,6 +59,7 @@ use self::{
     rates::ProxyRates,
     secure::Acceptor,
     sources::Sources,
+    succession::{Notes, Upgrade},
 };
 use crate::{
     admin::Admin,
@@ -96,6 +99,8 @@ pub enum Owner {
     Rate(RateId),
     /// The end of the drain.
     Drain,
+    /// The end of the wait for a new process.
+    Upgrade,
     /// The listener for admins.
     Admin,
     /// A connection of one.
@@ -143,6 +148,10 @@ pub struct Server {
     stage: Stage,
     started: Instant,
     admin: Option<Admin>,
+    /// The process that is to take over.
+    upgrade: Option<Upgrade>,
+    /// Until when users wait for clients that have not come to this process yet.
+    awaited: Option<Instant>,
 }
 
 /// Why the server cannot start.
@@ -171,7 +180,7 @@ impl fmt::Display for StartError {
 }
 
 impl Server {
-    /// Opens the listeners.
+    /// Opens the listeners, those that the process before this one has left among them.
     ///
     /// # Errors
     /// One of them cannot be opened.
@@ -181,11 +190,16 @@ impl Server {
     ) -> Result<Server, StartError> {
         let config = Rc::new(config);
         let now = io.now();
+        let mut notes = Notes::read(io);
+        let listen = match &notes {
+            Some(notes) => notes.listen(config.listen),
+            None => config.listen,
+        };
         let (listener, address) =
-            io.listen(config.listen, Owner::Clients)
+            io.listen(listen, Owner::Clients)
                 .map_err(|error| StartError {
                     what: "--listen".into(),
-                    address: config.listen,
+                    address: listen,
                     error,
                 })?;
         info!("listening for clients on {address}");
@@ -216,18 +230,28 @@ impl Server {
             stage: Stage::Running,
             started: now.instant,
             admin: None,
+            upgrade: None,
+            awaited: None,
             config: config.clone(),
             source: None,
         };
         for entry in &config.proxies {
+            let had = match &mut notes {
+                Some(notes) if entry.spec.port == 0 => notes.chosen(&entry.client, &entry.spec),
+                _ => None,
+            };
+            let address = had.unwrap_or_else(|| entry.spec.address(config.bind));
             server
                 .proxies
-                .open_configured(entry, config.bind, io, now)
-                .map_err(|(address, error)| StartError {
+                .open_configured(entry, address, io, now)
+                .map_err(|error| StartError {
                     what: format!("--proxy {}={}", entry.client, entry.spec),
                     address,
                     error,
                 })?;
+        }
+        if let Some(notes) = notes {
+            server.take_over(io, notes, now);
         }
         // What the configuration asks for may have all there are.
         io.reserve_descriptors(config.limits.descriptors_reserved);
@@ -315,6 +339,9 @@ impl Server {
         let Some(proxy) = self.proxies.at(at) else {
             return;
         };
+        if let Some(until) = self.users_wait(at, now) {
+            return io.set_deadline(listener, Deadline::At(until));
+        }
         let secure = self
             .proxies
             .find(proxy)
@@ -357,6 +384,23 @@ impl Server {
         if is_news(&mut self.starved, now) {
             warn!("out of descriptors, or of the room that memory_max leaves: accepting pauses");
         }
+    }
+
+    /// Takes nothing new, and ends when what there is has ended, or at the deadline.
+    fn drain<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        info!("stopping: {} users may finish", self.fronts.len());
+        self.stage = Stage::Draining;
+        io.close(self.listener);
+        self.proxies.close_listeners(io);
+        for link in self.links.start_drain(io) {
+            self.schedule(link);
+        }
+        self.close_idle_fronts(io, now);
+        io.timer(
+            Owner::Drain,
+            Deadline::At(now.instant + self.config.timeouts.drain),
+        );
+        self.end_if_drained(io);
     }
 
     /// Ends when nobody is served any more.
@@ -437,7 +481,7 @@ impl<N: Net> Role<N> for Server {
                 }
             }
             Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
-            Owner::Away(_) | Owner::Rate(_) | Owner::Drain => {}
+            Owner::Away(_) | Owner::Rate(_) | Owner::Drain | Owner::Upgrade => {}
         }
     }
 
@@ -455,6 +499,7 @@ impl<N: Net> Role<N> for Server {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
                 self.end(io);
             }
+            Owner::Upgrade => self.successor_late(io),
             Owner::Visitor(visitor) => {
                 if let Some(admin) = &mut self.admin {
                     admin.timeout(io, visitor);
@@ -471,19 +516,9 @@ impl<N: Net> Role<N> for Server {
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         match self.stage {
             Stage::Running => {
-                info!("stopping: {} users may finish", self.fronts.len());
-                self.stage = Stage::Draining;
-                io.close(self.listener);
-                self.proxies.close_listeners(io);
-                for link in self.links.start_drain(io) {
-                    self.schedule(link);
-                }
-                self.close_idle_fronts(io);
-                io.timer(
-                    Owner::Drain,
-                    Deadline::At(now.instant + self.config.timeouts.drain),
-                );
-                self.end_if_drained(io);
+                // Before the listeners are closed: it is for whoever has them next.
+                io.bequeath(&self.notes());
+                self.drain(io, now);
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
@@ -497,6 +532,14 @@ impl<N: Net> Role<N> for Server {
 
     fn reload(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         self.read_again(io, now);
+    }
+
+    fn upgrade(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        self.start_successor(io, now);
+    }
+
+    fn succeeded(&mut self, io: &mut Reactor<N, Owner>, outcome: Result<(), String>, now: Now) {
+        self.successor_heard(io, outcome, now);
     }
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {

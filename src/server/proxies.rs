@@ -4,6 +4,7 @@
 //! for it: open until its client was away for [`AWAY_MAX`]). A port belongs to the client that opened
 //! it first; a newer link of that client finds its proxies as they were.
 
+mod passed;
 mod reload;
 mod tally;
 
@@ -17,6 +18,7 @@ use std::{
 use log::{info, warn};
 use slab::Slab;
 
+pub(super) use self::passed::Passed;
 use self::tally::{RefusalCounts, Tally};
 use super::{Owner, Server};
 use crate::{
@@ -158,11 +160,10 @@ impl Proxies {
     pub fn open_configured<N: Net>(
         &mut self,
         entry: &ProxyEntry,
-        bind: IpAddr,
+        address: SocketAddr,
         io: &mut Reactor<N, Owner>,
         now: Now,
-    ) -> Result<(), (SocketAddr, io::Error)> {
-        let address = entry.spec.address(bind);
+    ) -> io::Result<()> {
         let wish = Exposed {
             spec: entry.spec.clone(),
             options: entry.options.clone(),
@@ -177,7 +178,6 @@ impl Proxies {
             now,
         )
         .map(|_| ())
-        .map_err(|error| (address, error))
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one fact of a new proxy")]
@@ -411,19 +411,12 @@ impl Server {
         }
     }
 
-    fn try_open_exposed<N: Net>(
-        &mut self,
-        io: &mut Reactor<N, Owner>,
-        link: u32,
-        client: &ClientId,
-        open: &ProxyOpen,
-        now: Now,
-    ) -> Result<u32, String> {
-        if self.stage.is_ending() {
-            return Err("the server is stopping".into());
-        }
-        let wish = wish(open).map_err(|error| error.to_string())?;
-        let Exposed { spec, options } = &wish;
+    /// Where a client's wish would be.
+    ///
+    /// # Errors
+    /// It may not have it, or not here.
+    fn may_expose(&self, client: &ClientId, wish: &Exposed) -> Result<SocketAddr, String> {
+        let Exposed { spec, options } = wish;
         if spec.kind == Kind::Tls && !cfg!(feature = "tls") {
             return Err(format!("{spec}: the server was built without TLS"));
         }
@@ -438,9 +431,26 @@ impl Server {
                 Ok(address)
             })
             .map_err(|refused| format!("{spec}: {refused}"))?;
-        if let Some(refused) = options.exposed_to_strangers(spec, address.ip()) {
-            return Err(format!("{spec}: {refused}"));
+        match options.exposed_to_strangers(spec, address.ip()) {
+            Some(refused) => Err(format!("{spec}: {refused}")),
+            None => Ok(address),
         }
+    }
+
+    fn try_open_exposed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        link: u32,
+        client: &ClientId,
+        open: &ProxyOpen,
+        now: Now,
+    ) -> Result<u32, String> {
+        if self.stage.is_ending() {
+            return Err("the server is stopping".into());
+        }
+        let wish = wish(open).map_err(|error| error.to_string())?;
+        let address = self.may_expose(client, &wish)?;
+        let Exposed { spec, options } = &wish;
         let same = self.proxies.slab.iter().find(|(_, proxy)| {
             let own = proxy.client == *client && matches!(proxy.origin, Origin::Exposed(_));
             own && if spec.port == 0 {
@@ -468,7 +478,7 @@ impl Server {
             proxy.link = Some(link);
             return Ok(same);
         }
-        let max = grant.max_proxies();
+        let max = self.config.grant(client).max_proxies();
         if self.proxies.exposed_by(client) >= max {
             return Err(format!(
                 "{spec}: the server lets this client expose {max} proxies, and it has as many"

@@ -484,7 +484,7 @@ fn stops_are_counted_up_to_two() {
 
 #[test]
 fn a_signal_asks_to_stop() {
-    let net = &mut MioNet::with_signals().expect("handlers");
+    let net = &mut MioNet::of_process().expect("handlers");
     signal_hook::low_level::raise(SIGTERM).expect("a signal");
     wait(net, |_, event| matches!(event, Event::Stop).then_some(()));
 }

@@ -1,0 +1,118 @@
+//! The process that takes over: it is started with our listeners, and we are told when it has them.
+//!
+//! It runs the program and the arguments that this process was started with, so whatever has been installed
+//! in that place by now. It inherits as [`inherited`](super::inherited) says, and besides the listeners a
+//! socket on which it says that it is at work; if that closes before, it has failed and nothing has changed.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, Read, Write},
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Child, Command},
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use mio::net::TcpListener;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::inherited::{FIRST, NOTES, PREDECESSOR, READY};
+
+/// A process that was started to take over, until it has or has failed.
+#[derive(Debug)]
+pub(super) struct Successor {
+    child: Child,
+    /// It says here that it is at work.
+    channel: mio::net::UnixStream,
+}
+
+impl Successor {
+    /// Starts it with these listeners, and `notes` of what it must know.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn start(listeners: &[&TcpListener], notes: &[u8]) -> io::Result<Successor> {
+        let mut arguments = env::args_os();
+        let program = arguments
+            .next()
+            .ok_or_else(|| io::Error::other("this process does not know its program"))?;
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut names = format!("{PREDECESSOR}:{NOTES}");
+        let mut descriptors = vec![OwnedFd::from(theirs), OwnedFd::from(written(notes)?)];
+        for listener in listeners {
+            names.push(':');
+            names.push_str(&name(listener.local_addr()?));
+            descriptors.push(listener.as_fd().try_clone_to_owned()?);
+        }
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("LISTEN_FDS", descriptors.len().to_string())
+            .env("LISTEN_FDNAMES", names)
+            // Nobody knows its id before it is there; what it inherits is meant for whom it is started as.
+            .env_remove("LISTEN_PID")
+            .env_remove("WATCHDOG_PID");
+        let mapped = descriptors.into_iter().zip(FIRST as i32..);
+        let mapped = mapped.map(|(parent_fd, child_fd)| FdMapping {
+            parent_fd,
+            child_fd,
+        });
+        command
+            .fd_mappings(mapped.collect())
+            .expect("each has a number of its own");
+        Ok(Successor {
+            child: command.spawn()?,
+            channel: mio::net::UnixStream::from_std(ours),
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it will say that it is at work.
+    pub fn channel(&mut self) -> &mut mio::net::UnixStream {
+        &mut self.channel
+    }
+
+    /// What it has said: `None` as long as that is nothing.
+    ///
+    /// # Errors
+    /// It has failed; the text says how.
+    pub fn heard(&mut self) -> Option<Result<(), String>> {
+        let mut said = [0; READY.len()];
+        match self.channel.read(&mut said) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(n) if said[..n] == *READY => Some(Ok(())),
+            _ => Some(Err(self.end())),
+        }
+    }
+
+    /// Ends it, if it has not ended by itself; how it did.
+    pub fn end(&mut self) -> String {
+        // Who has closed its channel without a word ends in this moment, or never will.
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => format!("the new process has ended before it was at work: {status}"),
+            Err(error) => format!("the new process is lost: {error}"),
+        }
+    }
+}
+
+/// A file in memory that holds `bytes`.
+pub(super) fn written(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(NOTES, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// What a listener is called where descriptors have names, which have no colons.
+pub(super) fn name(address: SocketAddr) -> String {
+    address.to_string().replace(':', "-")
+}
