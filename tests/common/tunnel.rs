@@ -8,6 +8,12 @@ use std::{
     process::Command,
 };
 
+#[cfg(target_os = "linux")]
+use {
+    command_fds::{CommandFdExt, FdMapping},
+    std::os::fd::OwnedFd,
+};
+
 use super::{Authority, Host, Process, Scratch, connect, eventually};
 
 /// The id of the client in every tunnel.
@@ -89,6 +95,34 @@ impl Siding {
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
         Self::start_under(&few_descriptors(limit), arguments)
+    }
+
+    /// As [`Siding::start`], with these variables, and these descriptors by their names, as a service manager
+    /// does it.
+    #[cfg(target_os = "linux")]
+    pub fn start_inheriting<A: Into<OsString>>(
+        variables: &[(&str, &str)],
+        descriptors: Vec<(String, OwnedFd)>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_siding"));
+        command.args(arguments.into_iter().map(Into::into));
+        let names: Vec<&str> = descriptors.iter().map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            command
+                .env("LISTEN_FDS", names.len().to_string())
+                .env("LISTEN_FDNAMES", names.join(":"));
+        }
+        command.envs(variables.iter().copied());
+        let mapped = descriptors.into_iter().zip(3..);
+        let mapped = mapped.map(|((_, parent_fd), child_fd)| FdMapping {
+            parent_fd,
+            child_fd,
+        });
+        command
+            .fd_mappings(mapped.collect())
+            .expect("each has a number of its own");
+        Self(Process::start("siding", &mut command))
     }
 
     /// As [`Siding::start`], by a command that becomes the program that follows its words.

@@ -1,0 +1,405 @@
+//! One process after another: listeners pass from the old one to the new, and no user is refused.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::{
+    fs,
+    io::{IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
+    path::PathBuf,
+    process::Command,
+};
+
+use common::{
+    CLIENT, HttpUser, Origin, PATIENCE, Scratch, Siding, Tunnel, connect, echoes, echoing_bodies,
+    eventually, free_port, visited,
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+/// A process that a server under test has started. Killed on drop.
+struct Successor(String);
+
+impl Successor {
+    /// Has the process `pid`, which logs as `server` does, started another, which takes over.
+    fn of(server: &Siding, pid: &str) -> Self {
+        let mark = server.log().mark();
+        signal(pid, "USR2");
+        let line = server.log().wait_for_since(mark, " is to take over");
+        let word = line.split(' ').rev().nth(4).expect("the line names it");
+        let successor = Self(word.to_owned());
+        let said = format!("process {word} has taken over");
+        server.log().wait_for_since(mark, &said);
+        successor
+    }
+
+    fn is_running(&self) -> bool {
+        // Whoever has ended and was not waited for is nobody.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, state)| !state.starts_with('Z'))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if self.is_running() {
+            signal(&self.0, "KILL");
+        }
+    }
+}
+
+fn signal(pid: &str, name: &str) {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid)
+        .status()
+        .expect("kill belongs to every system");
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[test]
+fn one_process_after_another_takes_over_and_no_user_is_refused() {
+    let (raw, http) = (Origin::digest(), echoing_bodies());
+    let echo = Origin::echo();
+    let [web, shell] = [(); 2].map(|()| free_port());
+    let mut tunnel = Tunnel::builder()
+        .listen(at(free_port()))
+        .proxy(format!("http:{web}:{}", http.address()))
+        .allow(http.address().to_string())
+        .expose(format!("tcp:0:{}", raw.address()))
+        .expose(format!("ssh:{shell}:{}", echo.address()))
+        .start();
+    let open = tunnel.proxy(1);
+    let sessions = [(); 3].map(|()| connect(at(shell)));
+    sessions.iter().for_each(echoes);
+    let first = tunnel.server.pid().to_string();
+    let (last, tally) = visited(open, at(web), || {
+        let mut successors = vec![Successor::of(&tunnel.server, &first)];
+        for _ in 0..2 {
+            // Who came to the one before is served by it; a client that is still on its way would find the next.
+            tunnel
+                .client
+                .log()
+                .wait_for_count(1 + successors.len(), ": up to ");
+            let pid = successors.last().expect("one at least").0.clone();
+            successors.push(Successor::of(&tunnel.server, &pid));
+            let session = connect(at(shell));
+            echoes(&session);
+            // Whoever was there before is where it was.
+            sessions.iter().for_each(echoes);
+        }
+        tunnel.client.log().wait_for_count(4, ": up to ");
+        successors
+    });
+    println!("{tally:?}");
+    assert!(tally.served > 100, "{tally:?}");
+    assert_eq!((tally.refused, tally.cut), (0, 0), "{tally:?}");
+    sessions.iter().for_each(echoes);
+    drop(sessions);
+    assert!(tunnel.server.wait().success(), "the first has drained");
+    let [between @ .., last] = &last[..] else {
+        panic!("there were three")
+    };
+    for process in between {
+        eventually("it has drained, too", || {
+            (!process.is_running()).then_some(())
+        });
+    }
+    assert!(last.is_running());
+    echoes(&connect(at(shell)));
+    assert_eq!(
+        HttpUser::connect(at(web)).get("/").status,
+        200,
+        "the last one serves"
+    );
+}
+
+#[test]
+fn a_process_that_cannot_start_changes_nothing() {
+    let echo = Origin::echo();
+    let scratch = Scratch::new();
+    let port = free_port();
+    let good = format!(
+        "{{ \"proxies\": [ \"{CLIENT}=tcp:{port}:{}\" ] }}",
+        echo.address()
+    );
+    let config = scratch.write("server.json", &good);
+    let tunnel = Tunnel::builder()
+        .listen(at(free_port()))
+        .allow(echo.address().to_string())
+        .server_files("--config", &config)
+        .start();
+    let session = connect(at(port));
+    echoes(&session);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("it is bound");
+    for (wrong, said) in [
+        ("{ \"proxies\": 7 }".to_owned(), "proxies: invalid type"),
+        (
+            good.replace(&format!("tcp:{port}:"), &format!("tcp:{}:", taken.port())),
+            "cannot listen on",
+        ),
+    ] {
+        fs::write(&config, wrong).expect("written");
+        let mark = tunnel.server.log().mark();
+        tunnel.server.signal("USR2");
+        let line = tunnel
+            .server
+            .log()
+            .wait_for_since(mark, "upgrade: nothing has changed");
+        assert!(line.contains("exit status"), "{line}");
+        tunnel.server.log().wait_for_since(mark, said);
+        echoes(&session);
+        echoes(&connect(at(port)));
+    }
+    fs::write(&config, good).expect("written");
+    let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
+    echoes(&session);
+    echoes(&connect(at(port)));
+}
+
+#[test]
+fn a_client_says_that_it_has_nothing_to_pass_on() {
+    let echo = Origin::echo();
+    let tunnel = Tunnel::to("tcp", echo.address());
+    tunnel.client.signal("USR2");
+    tunnel.client.log().wait_for("only a server passes");
+    echoes(&tunnel.connect());
+}
+
+#[test]
+fn listeners_of_a_service_manager_are_used_by_their_addresses() {
+    let echo = Origin::echo();
+    let scratch = Scratch::new();
+    let [clients, proxy, nobodys] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [link, port, closed] =
+        [&clients, &proxy, &nobodys].map(|listener| listener.local_addr().expect("bound"));
+    let (unix, _theirs) = UnixStream::pair().expect("a pair");
+    let dull = connect(echo.address());
+    // They wait before anybody is there to take them.
+    let waiting = connect(port);
+    let server = Siding::start_inheriting(
+        &[("LISTEN_PID", "")],
+        vec![
+            ("clients".into(), clients.into()),
+            (String::new(), proxy.into()),
+            ("nobody".into(), nobodys.into()),
+            ("unix".into(), unix.into()),
+            ("connected".into(), dull.into()),
+        ],
+        [
+            "server",
+            "--listen",
+            &link.to_string(),
+            "--proxy",
+            &format!("{CLIENT}=tcp:{}:{}", port.port(), echo.address()),
+            "--log",
+            "debug",
+        ],
+    );
+    server
+        .log()
+        .wait_for(&format!("the inherited listener on {closed} is nobody's"));
+    server.log().wait_for("inherited descriptor 6, unix");
+    server
+        .log()
+        .wait_for("inherited descriptor 7, connected: it does not listen");
+    let plan = Tunnel::builder().allow(echo.address().to_string());
+    let client = plan.client_alone(&scratch, link);
+    client.log().wait_for(": up to ");
+    echoes(&connect(port));
+    drop(waiting);
+    eventually("what is nobody's is closed", || {
+        TcpStream::connect(closed).is_err().then_some(())
+    });
+    // Of another process's descriptors nothing is taken.
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = other.local_addr().expect("bound");
+    let server = Siding::start_inheriting(
+        &[("LISTEN_PID", "1")],
+        vec![("clients".into(), other.into())],
+        ["server", "--listen", &address.to_string()],
+    );
+    server.log().wait_for("cannot listen on");
+}
+
+/// A service manager, as far as sd_notify(3) has it.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.path("notify");
+        let socket = UnixDatagram::bind(&path).expect("bound");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self {
+            socket,
+            path,
+            _scratch: scratch,
+        }
+    }
+
+    /// The next message, and the descriptor that came with it.
+    fn next(&self) -> (String, Option<OwnedFd>) {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.socket, &mut slices, &mut ancillary, flags);
+        let length = received.expect("a message comes in time").bytes;
+        let mut descriptors = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        let descriptor = descriptors.next().and_then(|mut of| of.next());
+        let text = String::from_utf8(bytes[..length].to_vec()).expect("text");
+        (text, descriptor)
+    }
+
+    /// The next message but signs of life, which is this and has no descriptor.
+    fn expect(&self, expected: &str) {
+        let (said, descriptor) = loop {
+            let (said, descriptor) = self.next();
+            if said != "WATCHDOG=1\n" {
+                break (said, descriptor);
+            }
+        };
+        assert_eq!((said.as_str(), descriptor.is_some()), (expected, false));
+    }
+
+    /// As [`Manager::expect`], with a descriptor to keep, which has this name.
+    fn expect_to_keep(&self, name: &str) -> (String, OwnedFd) {
+        let (said, descriptor) = self.next();
+        assert_eq!(said, format!("FDSTORE=1\nFDNAME={name}\n"));
+        (name.to_owned(), descriptor.expect("what is to be kept"))
+    }
+}
+
+fn name(address: SocketAddr) -> String {
+    address.to_string().replace(':', "-")
+}
+
+#[test]
+fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() {
+    let echo = Origin::echo();
+    let scratch = Scratch::new();
+    let manager = Manager::new();
+    let [link, port, gone] = [(); 3].map(|()| at(free_port()));
+    let config = |ports: &[SocketAddr]| {
+        let entries: Vec<String> = ports
+            .iter()
+            .map(|at| format!("\"{CLIENT}=tcp:{}:{}\"", at.port(), echo.address()))
+            .collect();
+        format!("{{ \"proxies\": [ {} ] }}", entries.join(", "))
+    };
+    let path = scratch.write("server.json", config(&[port, gone]));
+    let arguments = [
+        "server",
+        "--listen",
+        &link.to_string(),
+        "--config",
+        &path.display().to_string(),
+    ]
+    .map(str::to_owned);
+    let socket = manager.path.display().to_string();
+    let variables = [("NOTIFY_SOCKET", socket.as_str()), ("FDSTORE", "100")];
+    let mut server = Siding::start_inheriting(&variables, vec![], arguments.clone());
+    let mut kept = vec![
+        manager.expect_to_keep(&name(link)),
+        manager.expect_to_keep(&name(port)),
+    ];
+    manager.expect_to_keep(&name(gone));
+    manager.expect("READY=1\n");
+    // A client's proxies are kept as those of the configuration are, and those that go are forgotten.
+    let plan = Tunnel::builder()
+        .expose(format!("tcp:0:{}", echo.address()))
+        .allow(echo.address().to_string());
+    let client = plan.client_alone(&scratch, link);
+    let line = client.log().wait_for(": open at ");
+    let exposed = line
+        .split([' ', ','])
+        .find_map(|word| word.parse::<SocketAddr>().ok());
+    let exposed = exposed.expect("the line says where");
+    kept.push(manager.expect_to_keep(&name(exposed)));
+    fs::write(&path, config(&[port])).expect("written");
+    server.signal("HUP");
+    let (said, _) = manager.next();
+    let stamp = said
+        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+        .expect(&said);
+    stamp.trim_end().parse::<u64>().expect("microseconds");
+    manager.expect(&format!("FDSTOREREMOVE=1\nFDNAME={}\n", name(gone)));
+    manager.expect("READY=1\n");
+    for port in [port, exposed] {
+        echoes(&connect(port));
+    }
+
+    server.terminate();
+    manager.expect("STOPPING=1\n");
+    kept.push(manager.expect_to_keep("siding-notes"));
+    assert!(server.wait().success());
+    // Between the two they wait.
+    let waiting = [port, exposed].map(connect);
+    waiting
+        .iter()
+        .for_each(|mut user| user.write_all(b"?").expect("it is connected"));
+    let server = Siding::start_inheriting(&variables, kept, arguments);
+    manager.expect("FDSTOREREMOVE=1\nFDNAME=siding-notes\n");
+    for address in [link, port, exposed] {
+        manager.expect_to_keep(&name(address));
+    }
+    manager.expect("READY=1\n");
+    for mut user in &waiting {
+        let mut byte = [0];
+        user.read_exact(&mut byte).expect("it is served in the end");
+        assert_eq!(byte, *b"?");
+    }
+    client
+        .log()
+        .wait_for_count(2, &format!(": open at {exposed}"));
+
+    // The process that takes over is the one to look after.
+    let successor = Successor::of(&server, &server.pid().to_string());
+    let (mut ready, mut main) = (false, false);
+    while !(ready && main) {
+        let (said, _) = manager.next();
+        ready |= said == "READY=1\n";
+        main |= said == format!("MAINPID={}\n", successor.0);
+        assert_ne!(said, "STOPPING=1\n", "the service goes on");
+    }
+}
+
+#[test]
+fn a_service_manager_has_a_sign_of_life_as_often_as_it_wants_one() {
+    let manager = Manager::new();
+    let socket = manager.path.display().to_string();
+    let variables = [
+        ("NOTIFY_SOCKET", socket.as_str()),
+        ("FDSTORE", "0"),
+        ("WATCHDOG_USEC", "400000"),
+    ];
+    let server =
+        Siding::start_inheriting(&variables, vec![], ["server", "--listen", "127.0.0.1:0"]);
+    manager.expect("READY=1\n");
+    for _ in 0..5 {
+        assert_eq!(manager.next().0, "WATCHDOG=1\n");
+    }
+    server.terminate();
+    manager.expect("STOPPING=1\n");
+}
