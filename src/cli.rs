@@ -32,10 +32,11 @@ use crate::config::{
     ServerUrl, Spec, Token, Users, Via,
     file::{CertificateFile, ClientFile, Document, Object, ServerFile},
     grant::each_has_its_own,
+    logging::{LogFormat, LogLevel, Logging},
     routes::SHARING_MAX,
     server_default,
     token::{self, Origin},
-    value::{Address, Bind, LogLevel, Spin},
+    value::{Address, Bind, Spin},
     via,
 };
 
@@ -43,8 +44,8 @@ use crate::config::{
 #[derive(Debug)]
 #[must_use]
 pub enum Parsed {
-    /// Run this, logging at this level.
-    Run(Command, Level),
+    /// Run this, logging like this.
+    Run(Command, Logging),
     /// Print the text, which ends without a newline, and exit: on stdout if `code` is 0, else on
     /// stderr. Help, the version, the result of a check, or what is wrong.
     Exit {
@@ -94,7 +95,8 @@ fn parse_with(args: impl Iterator<Item = OsString>, variables: Variables<'_>) ->
     };
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
     let Arguments {
-        log: early,
+        log,
+        log_format,
         role,
         version: _,
     } = match Arguments::from_args(&[PROGRAM], &typed) {
@@ -108,8 +110,8 @@ fn parse_with(args: impl Iterator<Item = OsString>, variables: Variables<'_>) ->
             2,
         );
     };
-    match run(role, early, variables) {
-        Ok(Asked::Run(command, level)) => Parsed::Run(command, level),
+    match run(role, (log, log_format), variables) {
+        Ok(Asked::Run(command, logging)) => Parsed::Run(command, logging),
         Ok(Asked::Checked(path)) => exit(&format_args!("{}: ok", path.display()), 0),
         Err(reason) => exit(&reason, 2),
     }
@@ -130,39 +132,54 @@ fn usage_error(reason: impl fmt::Display) -> String {
 
 /// What is left to do once the arguments were understood.
 enum Asked {
-    Run(Command, Level),
+    Run(Command, Logging),
     Checked(PathBuf),
 }
 
-/// `early` is the level that stood before the subcommand; the one after it wins.
-fn run(role: Role, early: Option<LogLevel>, variables: Variables<'_>) -> Result<Asked, Invalid> {
-    let level_or = |typed: Option<LogLevel>, file: Option<LogLevel>, default: Level| {
-        typed
-            .or(early)
-            .or(file)
-            .map_or(default, |LogLevel(level)| level)
+/// How much is to be logged and how, as it was typed or written.
+type LogWords = (Option<LogLevel>, Option<LogFormat>);
+
+/// `early` is what stood before the subcommand; what stands after it wins.
+fn run(role: Role, early: LogWords, variables: Variables<'_>) -> Result<Asked, Invalid> {
+    let logging = |typed: LogWords, file: LogWords, usual: Level| Logging {
+        level: typed
+            .0
+            .or(early.0)
+            .or(file.0)
+            .map_or(usual, |LogLevel(level)| level),
+        format: typed.1.or(early.1).or(file.1).unwrap_or_default(),
     };
-    let level = |typed, file| level_or(typed, file, Level::Info);
     Ok(match role {
         Role::Server(typed) => {
             let (file, document) = read::<ServerFile>(typed.config.as_deref())?;
-            let level = level(typed.log, file.log);
-            let config = server(typed, file, document.as_ref(), variables)?;
-            Asked::Run(Command::Server(Box::new(config)), level)
+            let typed_log = (typed.log, typed.log_format);
+            let log = logging(typed_log, (file.log, file.log_format), Level::Info);
+            let config = ServerConfig {
+                log,
+                ..server(typed, file, document.as_ref(), variables)?
+            };
+            Asked::Run(Command::Server(Box::new(config)), log)
         }
         Role::Client(typed) => {
             let (file, document) = read::<ClientFile>(typed.config.as_deref())?;
-            let level = level(typed.log, file.log);
-            let config = client(typed, file, document.as_ref(), variables)?;
-            Asked::Run(Command::Client(Box::new(config)), level)
+            let typed_log = (typed.log, typed.log_format);
+            let log = logging(typed_log, (file.log, file.log_format), Level::Info);
+            let config = ClientConfig {
+                log,
+                ..client(typed, file, document.as_ref(), variables)?
+            };
+            Asked::Run(Command::Client(Box::new(config)), log)
         }
         // What goes well is on its screen.
         #[cfg(feature = "demo")]
-        Role::Demo(typed) => Asked::Run(Command::Demo, level_or(typed.log, None, Level::Warn)),
+        Role::Demo(typed) => {
+            let log = logging((typed.log, typed.log_format), (None, None), Level::Warn);
+            Asked::Run(Command::Demo, log)
+        }
         #[cfg(feature = "admin")]
         Role::Status(typed) => {
-            let level = level_or(typed.log, None, Level::Warn);
-            Asked::Run(Command::Status(typed.question()?), level)
+            let log = logging((typed.log, None), (None, None), Level::Warn);
+            Asked::Run(Command::Status(typed.question()?), log)
         }
         Role::Check(typed) => {
             check(&typed, variables)?;
@@ -210,6 +227,11 @@ struct Arguments {
     /// how much to log: error, warn, info (the default), debug or trace
     #[argh(option, arg_name = "LEVEL")]
     log: Option<LogLevel>,
+
+    /// how a line of the log looks: auto (the default: human on a terminal, else text), text, json or
+    /// human
+    #[argh(option, arg_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 
     /// print the version and exit
     #[argh(switch)]
@@ -307,6 +329,11 @@ struct ServerArguments {
     /// how much to log: error, warn, info (the default), debug or trace
     #[argh(option, arg_name = "LEVEL")]
     log: Option<LogLevel>,
+
+    /// how a line of the log looks: auto (the default: human on a terminal, else text), text, json or
+    /// human
+    #[argh(option, arg_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 /// Be the private side: dial out to the server, and dial the targets.
@@ -398,6 +425,11 @@ struct ClientArguments {
     /// how much to log: error, warn, info (the default), debug or trace
     #[argh(option, arg_name = "LEVEL")]
     log: Option<LogLevel>,
+
+    /// how a line of the log looks: auto (the default: human on a terminal, else text), text, json or
+    /// human
+    #[argh(option, arg_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 /// Try it: server, client and origins in one process on loopback.
@@ -409,6 +441,11 @@ struct DemoArguments {
     /// how much to log: error, warn (the default), info, debug or trace
     #[argh(option, arg_name = "LEVEL")]
     log: Option<LogLevel>,
+
+    /// how a line of the log looks: auto (the default: human on a terminal, else text), text, json or
+    /// human
+    #[argh(option, arg_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 /// Say what is wrong with a configuration, by line and field; start nothing.
@@ -724,6 +761,7 @@ fn server(
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
         admin,
+        log: Logging::default(),
     })
 }
 
@@ -852,6 +890,7 @@ fn client(
         limits: file.limits,
         spin: typed.spin.or(file.spin).unwrap_or_default().0,
         admin,
+        log: Logging::default(),
     })
 }
 

@@ -1,18 +1,63 @@
-//! The log, bounded: whoever is refused can come back as often as the network allows, and must not fill a
-//! disk, nor keep the process busy with writing of it.
+//! The log: what there is to say goes to standard error, a line each, in the style that was asked for.
 //!
-//! Of each statement that logs at `info` or above so many lines are let through at once and so many in a
-//! second; the rest is counted, and the next line that is let through says how many were not. What is asked
-//! for by `debug` or `trace` is never left out. It knows what no line says.
+//! It is bounded: whoever is refused can come back as often as the network allows, and must not fill a disk,
+//! nor keep the process busy with writing of it. Of each statement that logs at `info` or above so many lines
+//! are let through at once and so many in a second; the rest is counted, and the next line that is let through
+//! says how many were not. What is asked for by `debug` or `trace` is never left out. It knows what no line
+//! says.
 
-use std::{collections::HashMap, sync::Mutex, time::Instant};
+mod line;
 
-use log::{Level, Log, Metadata, Record};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use log::{Level, LevelFilter, Log, Metadata, Record, info};
+
+use self::line::{Screen, Style};
+use crate::config::{LogFormat, Logging};
+
+/// Logs from now on.
+///
+/// # Panics
+/// The process logs already.
+pub fn start(logging: Logging) {
+    JOURNAL.write_as(logging.format);
+    log::set_logger(&JOURNAL).expect("the logger is set here and nowhere else");
+    log::set_max_level(logging.level.to_level_filter());
+}
+
+/// A new configuration is taken over: what is as it was in the old one stays as an admin may have set it.
+pub fn change(old: Logging, new: Logging) {
+    if new.format != old.format {
+        JOURNAL.write_as(new.format);
+    }
+    if new.level != old.level {
+        set_level(new.level.to_level_filter(), "reload");
+    }
+}
+
+/// Logs as much as that from now on, which is said whatever the level was, and who has asked for it.
+pub fn set_level(level: LevelFilter, by: &str) {
+    let before = log::max_level();
+    log::set_max_level(before.max(LevelFilter::Info));
+    info!("{by}: log level {level}, it was {before}");
+    log::set_max_level(level);
+}
+
+static JOURNAL: Journal = Journal::new();
 
 /// A log that lets through what may be written.
-pub struct Journal<L> {
-    log: L,
-    sites: Mutex<HashMap<Site, Allowance>>,
+struct Journal {
+    /// A [`Style`]; the logger is shared by whoever logs.
+    style: AtomicU8,
+    sites: Mutex<BTreeMap<Site, Allowance>>,
 }
 
 /// A statement: where it stands in the source.
@@ -27,13 +72,33 @@ struct Allowance {
     left_out: u64,
 }
 
-impl<L: Log> Journal<L> {
-    /// Bounds `log`.
-    pub fn new(log: L) -> Journal<L> {
+impl Journal {
+    const fn new() -> Journal {
         Journal {
-            log,
-            sites: Mutex::new(HashMap::new()),
+            style: AtomicU8::new(Style::Text as u8),
+            sites: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    fn write_as(&self, format: LogFormat) {
+        let style = Style::of(format, Screen::of_stderr());
+        self.style.store(style as u8, Ordering::Relaxed);
+    }
+
+    fn style(&self) -> Style {
+        let style = self.style.load(Ordering::Relaxed);
+        let all = [Style::Text, Style::Json, Style::Human, Style::Coloured];
+        all[usize::from(style)]
+    }
+
+    fn write(&self, record: &Record<'_>, left_out: u64) {
+        // A clock from before the epoch is one that was never set.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let line = self
+            .style()
+            .line(record, left_out, unix.unwrap_or_default());
+        // Whole, so that lines of several threads do not mix. Whether anyone reads is no matter.
+        let _ = io::stderr().write_all(&line);
     }
 
     /// Whether a line of this statement may be written; if so, how many were left out before it.
@@ -62,39 +127,29 @@ impl<L: Log> Journal<L> {
     }
 }
 
-impl<L: Log> Log for Journal<L> {
+impl Log for Journal {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.log.enabled(metadata)
+        // The libraries underneath print whole payloads at trace. The level is asked for before this.
+        metadata.target().starts_with("siding")
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let (true, Some(file), Some(line)) = (
             record.level() <= Level::Info,
             record.file_static(),
             record.line(),
         ) else {
-            return self.log.log(record);
+            return self.write(record, 0);
         };
-        match self.admit((file, line), Instant::now()) {
-            None => {}
-            Some(0) => self.log.log(record),
-            Some(left_out) => {
-                let arguments = format_args!("{} (and {left_out} more such lines)", record.args());
-                let said = Record::builder()
-                    .metadata(record.metadata().clone())
-                    .args(arguments)
-                    .module_path_static(record.module_path_static())
-                    .file_static(record.file_static())
-                    .line(record.line())
-                    .build();
-                self.log.log(&said);
-            }
+        if let Some(left_out) = self.admit((file, line), Instant::now()) {
+            self.write(record, left_out);
         }
     }
 
-    fn flush(&self) {
-        self.log.flush();
-    }
+    fn flush(&self) {}
 }
 
 /// Lines of one statement at once: a fleet of a thousand clients comes back, and each is named.
@@ -113,21 +168,9 @@ mod tests {
     /// Shorter than it takes to regain one line.
     const MOMENT: Duration = Duration::from_millis(1000 / PER_SECOND as u64 - 1);
 
-    struct Nothing;
-
-    impl Log for Nothing {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-
-        fn log(&self, _: &Record<'_>) {}
-
-        fn flush(&self) {}
-    }
-
     #[test]
     fn a_statement_says_so_much_at_once_and_so_much_in_a_second() {
-        let journal = Journal::new(Nothing);
+        let journal = Journal::new();
         let start = Instant::now();
         let site = ("a.rs", 1);
         for _ in 0..BURST {

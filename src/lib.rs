@@ -24,6 +24,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+mod date;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod guesses;
@@ -35,6 +36,7 @@ mod lend;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
+mod readable;
 mod refusals;
 mod reload;
 pub mod run;

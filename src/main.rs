@@ -4,26 +4,22 @@
 
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
-use log::{LevelFilter, error};
+use log::error;
 use siding::{
     cli::{self, Command, Parsed},
-    journal::Journal,
-    run,
-};
-use simplelog::{
-    ColorChoice, ConfigBuilder, TermLogger, TerminalMode, ThreadLogMode, ThreadPadding,
+    journal, run,
 };
 
 fn main() -> ExitCode {
-    let (command, level) = match cli::parse(env::args_os()) {
-        Parsed::Run(command, level) => (command, level),
+    let (command, logging) = match cli::parse(env::args_os()) {
+        Parsed::Run(command, logging) => (command, logging),
         Parsed::Exit { text, code } => return exit(&text, code),
     };
-    log_to_stderr(level.to_level_filter());
+    journal::start(logging);
     let ended = match command {
         // What was typed is read once more, and so are the files that it names.
         Command::Server(config) => run::server(
@@ -76,29 +72,6 @@ fn exit(text: &str, code: u8) -> ExitCode {
         _ => writeln!(io::stderr(), "{text}"),
     };
     ExitCode::from(code)
-}
-
-fn log_to_stderr(level: LevelFilter) {
-    let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_level(LevelFilter::Off)
-        .set_thread_mode(ThreadLogMode::Names)
-        .set_thread_padding(ThreadPadding::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        // The libraries underneath print whole payloads at trace.
-        .add_filter_allow_str("siding")
-        .build();
-    let color = if io::stderr().is_terminal() {
-        ColorChoice::Auto
-    } else {
-        ColorChoice::Never
-    };
-    // The level may change while it runs (`PUT /log`): the logger itself lets everything pass.
-    let log = TermLogger::new(LevelFilter::Trace, config, TerminalMode::Stderr, color);
-    log::set_boxed_logger(Box::new(Journal::new(log)))
-        .expect("the logger is set here and nowhere else");
-    log::set_max_level(level);
 }
 
 /// 0 is ended as asked, and 2 wrong usage or configuration, which `cli` says.

@@ -14,7 +14,7 @@
 
 use std::{io, mem, net::IpAddr, net::SocketAddr, time::Duration};
 
-use log::{LevelFilter, debug, info};
+use log::{debug, info};
 use slab::Slab;
 
 use super::{
@@ -26,6 +26,7 @@ use crate::{
     config::{AdminConfig, Token},
     guesses::Guesses,
     http::{self, Gather, Gathered, HeadLimits, Refused, Request},
+    journal,
     key::Key,
     reactor::{
         Accepted, Deadline, Reactor,
@@ -236,7 +237,7 @@ impl Admin {
                     Ok(()) => match answer::route(&request) {
                         Ok(Wanted::Health) => Page::line(200, "ok"),
                         Ok(Wanted::Log(level)) => {
-                            set_level(level);
+                            journal::set_level(level, "admin");
                             Page::empty(204)
                         }
                         Ok(Wanted::OfRole(asked)) => return Some(asked),
@@ -340,14 +341,6 @@ impl Admin {
             io.close(gone.key);
         }
     }
-}
-
-/// Logs as much as that from now on, which is said whatever the level was.
-fn set_level(level: LevelFilter) {
-    let before = log::max_level();
-    log::set_max_level(before.max(LevelFilter::Info));
-    info!("admin: log level {level}, it was {before}");
-    log::set_max_level(level);
 }
 
 /// More than a person, a monitor and a load balancer have at a time.

@@ -10,7 +10,7 @@ use crate::config::{AdminConfig, Invalid, Token, file::Document, value::Address}
 #[cfg(feature = "admin")]
 use crate::{
     admin::status::Question,
-    config::{ADMIN_DEFAULT, value::LogLevel},
+    config::{ADMIN_DEFAULT, logging::LogLevel},
 };
 
 /// An address and a token file, as they were typed or written.

@@ -57,11 +57,15 @@ fn refusal(words: &[&str]) -> String {
     text
 }
 
-fn level_of(words: &[&str]) -> Level {
+fn logging_of(words: &[&str]) -> Logging {
     match parse_words(words, None) {
-        Parsed::Run(_, level) => level,
+        Parsed::Run(_, logging) => logging,
         other => panic!("{words:?}: {other:?}"),
     }
+}
+
+fn level_of(words: &[&str]) -> Level {
+    logging_of(words).level
 }
 
 fn exposed(config: &ClientConfig) -> Vec<String> {
@@ -95,7 +99,13 @@ fn nothing_typed_means_the_defaults() {
     // The demo has a screen: what goes well is not logged beside it.
     assert!(matches!(
         parse_words(&["demo"], None),
-        Parsed::Run(Command::Demo, Level::Warn)
+        Parsed::Run(
+            Command::Demo,
+            Logging {
+                level: Level::Warn,
+                format: LogFormat::Auto,
+            }
+        )
     ));
 }
 
@@ -1005,6 +1015,26 @@ fn levels_stand_before_or_after_the_command_or_in_the_file() {
     ] {
         assert_eq!(level_of(words), expected, "{words:?}");
     }
+    // How a line looks goes by the same rule.
+    let folder = Folder::new("cli-log-format");
+    let json = r#"{ "id": "a", "log": "debug", "log_format": "json" }"#;
+    let file = folder.file("client.json", json);
+    let format = |words: &[&str]| logging_of(words).format;
+    let configured = ["client", "--config", text(&file)];
+    assert_eq!(format(&configured), LogFormat::Json);
+    let typed = [&configured[..], &["--log-format", "text"]].concat();
+    assert_eq!(format(&typed), LogFormat::Text);
+    let early = [&["--log-format=human"], &configured[..]].concat();
+    assert_eq!(format(&early), LogFormat::Human);
+    assert_eq!(format(&["server"]), LogFormat::Auto);
+    assert_eq!(format(&["demo", "--log-format", "json"]), LogFormat::Json);
+    // A role knows what it was told: a new configuration may say otherwise.
+    let config = client_of(&configured, None);
+    assert_eq!(config.log, logging_of(&configured));
+    assert_eq!(config.log.level, Level::Debug);
+    assert!(refusal(&["server", "--log-format", "logfmt"]).contains("auto, text, json or human"));
+    folder.file("client.json", r#"{ "id": "a", "log_format": "xml" }"#);
+    assert!(refusal(&configured).contains("line 1: log_format: \"xml\" is not a format"));
     for words in [
         &["demo", "--log", "loud"][..],
         &["--log", "off", "demo"],

@@ -560,16 +560,24 @@ impl Client {
             }
             State::Raw(_) | State::Exchange(..) => "fresh",
         };
+        let (client, user, end) = (&self.config.id, carried.user, ended.end);
+        let proxy = carried.proxy.id(client);
+        let seconds = now
+            .instant
+            .saturating_duration_since(ended.opened)
+            .as_secs_f64();
         debug!(
-            "stream {} of proxy {}: {}, {} B up, {} B down, {:.3} s, {connection}",
-            carried.user,
-            carried.proxy.id(&self.config.id),
-            ended.end,
+            client = client.as_str(),
+            proxy_id:% = proxy,
+            user_id:% = user,
+            reason:% = end,
+            bytes_up = ended.delivered,
+            bytes_down = ended.sent,
+            seconds,
+            connection;
+            "stream {user} of proxy {proxy}: {end}, {} B up, {} B down, {seconds:.3} s, {connection}",
             ended.delivered,
             ended.sent,
-            now.instant
-                .saturating_duration_since(ended.opened)
-                .as_secs_f64()
         );
     }
 }

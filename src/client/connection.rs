@@ -378,7 +378,11 @@ impl Client {
             }
             (Kind::Goaway, Connection::Up(tunnel, _)) => {
                 tunnel.mux.peer_leaves();
-                info!("link {}: server drains", self.config.id);
+                info!(
+                    client = self.config.id.as_str(),
+                    say = "the server is about to stop";
+                    "link {}: server drains", self.config.id
+                );
                 Ok(())
             }
             _ => Err(Down::Passing(format!(
@@ -418,7 +422,13 @@ impl Client {
         else {
             return Ok(());
         };
-        info!("link {}: up to {}", self.config.id, self.config.server);
+        let (id, server) = (&self.config.id, &self.config.server);
+        info!(
+            client = id.as_str(),
+            server:%,
+            say:% = format_args!("connected to {server} as {id}");
+            "link {id}: up to {server}"
+        );
         tunnel.link.welcomed(now);
         tunnel.mux.welcomed(welcome.window);
         self.closes = welcome.closes;
@@ -448,11 +458,22 @@ impl Client {
         let printable =
             |text: &Option<String>| text.as_deref().unwrap_or("?").escape_debug().to_string();
         match &opened.error {
-            None => info!(
-                "proxy {}: open at {}, {spec}",
-                printable(&opened.proxy_id),
-                printable(&opened.address)
-            ),
+            None => {
+                let (proxy, address) = (printable(&opened.proxy_id), printable(&opened.address));
+                let to = match &spec.target {
+                    Some(target) => format!(" → {target}"),
+                    None => String::new(),
+                };
+                info!(
+                    client = self.config.id.as_str(),
+                    proxy_id = &*proxy,
+                    kind = spec.kind.word(),
+                    address = &*address,
+                    spec:%,
+                    say:% = format_args!("  {:<7} {address}{to}", spec.kind.word());
+                    "proxy {proxy}: open at {address}, {spec}"
+                );
+            }
             Some(_) => error!(
                 "--expose {spec}: refused by the server: {}",
                 printable(&opened.error)
@@ -506,6 +527,7 @@ impl Client {
         }
         self.leave_link();
         let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);
+        let was_up = connection.is_up();
         if let Connection::Up(_, since) = connection {
             self.backoff
                 .was_up(now.instant.saturating_duration_since(since));
@@ -532,11 +554,20 @@ impl Client {
             Down::Announced(_) => Level::Info,
             Down::Passing(_) | Down::Lasting(_) => Level::Warn,
         };
+        let (id, server, again) = (&self.config.id, &self.config.server, wait.as_secs_f64());
+        let lost = if was_up {
+            "lost the link to"
+        } else {
+            "cannot connect to"
+        };
         log!(
             level,
-            "link {}: down ({down}), again in {:.1} s",
-            self.config.id,
-            wait.as_secs_f64()
+            client = id.as_str(),
+            server:%,
+            reason:% = down,
+            again_seconds = again,
+            say:% = format_args!("{lost} {server} ({down}); trying again in {again:.1} s");
+            "link {id}: down ({down}), again in {again:.1} s"
         );
         let timer = io.timer(Owner::Link, Deadline::At(now.instant + wait));
         self.connection = Connection::Waiting(timer);

@@ -4,7 +4,7 @@
 //! by a number that is never used again, so that a late answer is not taken for another's.
 
 use crate::{
-    config::Exposed,
+    config::{Exposed, Spec},
     tunnel::control::{ProxyClose, ProxyOpen, ProxyOpened},
 };
 
@@ -30,8 +30,8 @@ pub(super) struct Difference {
 
 /// Whose answer it was.
 pub(super) enum Answered {
-    /// That of this wish, as it is written.
-    Wish(String),
+    /// That of this wish.
+    Wish(Spec),
     /// Nobody's any more: what was opened is to be closed.
     Nobody(Option<ProxyClose>),
 }
@@ -87,7 +87,7 @@ impl Exposures {
             Some(wish) => {
                 wish.proxy_id = opened.proxy_id.clone();
                 wish.address = opened.address.clone();
-                Answered::Wish(wish.exposed.spec.to_string())
+                Answered::Wish(wish.exposed.spec.clone())
             }
             None => Answered::Nobody(opened.proxy_id.clone().map(ProxyClose::of)),
         }
@@ -172,7 +172,7 @@ mod tests {
             let Answered::Wish(spec) = answer(&mut exposures, open.request, name) else {
                 panic!("it is one of ours");
             };
-            assert_eq!(spec, open.spec);
+            assert_eq!(spec.to_string(), open.spec);
         }
         let Difference { open, close } =
             exposures.change(&exposed(&["tcp:2:b:9", "tcp:1:a:1", "http:3:a:1"]));

@@ -55,7 +55,7 @@ use crate::{
     lend,
     pool::{self, Pool, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
-    stage::Stage,
+    stage::{self, Stage},
     tunnel::{
         Shared,
         control::Reason,
@@ -180,14 +180,21 @@ impl Client {
     /// Whoever wonders about the way should not have to guess which variable it came from.
     fn say_which_way(&self) {
         let (id, server) = (&self.config.id, &self.config.server);
-        match &self.config.via {
-            Via::Direct => {}
-            Via::Proxy(proxy) => info!("link {id}: to {server} via {proxy}"),
-            Via::Variable(name, proxy) => info!("link {id}: to {server} via {proxy} ({name})"),
+        let by = match &self.config.via {
+            Via::Direct => String::new(),
+            Via::Proxy(proxy) => format!(" via {proxy}"),
+            Via::Variable(name, proxy) => format!(" via {proxy} ({name})"),
             Via::Unusable(name, reason) => {
                 warn!("link {id}: the variable {name} is not used: {reason}");
+                String::new()
             }
-        }
+        };
+        info!(
+            client = id.as_str(),
+            server:%,
+            say:% = format_args!("connecting to {server}{by}");
+            "link {id}: to {server}{by}"
+        );
     }
 
     /// From where to read the configuration again when the operator asks for it.
@@ -341,8 +348,20 @@ impl Client {
         self.places.clear();
     }
 
+    fn say_summary(&self, now: Now) {
+        let (mut up, mut down) = (self.past.received, self.past.sent);
+        if let Some(tunnel) = self.connection.up() {
+            let traffic = tunnel.mux.traffic();
+            up += traffic.received;
+            down += traffic.sent;
+        }
+        let ran = now.instant.saturating_duration_since(self.started);
+        stage::say_summary(self.opened, up, down, ran);
+    }
+
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         self.drop_streams(io);
+        self.say_summary(io.now());
         self.report_pool(io.now(), true);
         self.goodbye(io);
         if let Some(admin) = &mut self.admin {
@@ -437,7 +456,7 @@ impl<N: Net> Role<N> for Client {
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         match self.stage {
             Stage::Running => {
-                info!("stopping: {} streams may finish", self.carried.len());
+                stage::say_stopping(self.carried.len(), "streams");
                 self.stage = Stage::Draining;
                 let mut parked = Vec::new();
                 self.pool.close(&mut parked);
@@ -457,6 +476,9 @@ impl<N: Net> Role<N> for Client {
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
+                if self.stage == Stage::Draining {
+                    self.say_summary(now);
+                }
                 self.drop_streams(io);
                 io.part_from_all();
                 self.stage = Stage::Over;

@@ -9,6 +9,7 @@ use super::{Client, Owner, exposures::Difference, secure::Trust};
 use crate::{
     clock::Now,
     config::{ClientConfig, PoolMode},
+    journal,
     pool::PoolLimits,
     reactor::{Reactor, net::Net},
     reload,
@@ -43,6 +44,7 @@ impl Client {
             return Err(format!("a client stays {} until a restart", self.config.id));
         }
         reload::warn_of_kept(&unchangeable(&self.config, &config));
+        journal::change(self.config.log, config.log);
         if self.connection.is_up() && config.server != self.config.server {
             warn!(
                 "reload: {} is dialled when this link has ended",

@@ -28,8 +28,9 @@ use super::{
     UpgradeFields,
     grant::{Binds, max_proxies},
     locate,
+    logging::{LogFormat, LogLevel},
     routes::Names,
-    value::{Address, Bind, LogLevel, PortRange, Spin},
+    value::{Address, Bind, PortRange, Spin},
     via,
 };
 
@@ -134,6 +135,8 @@ impl Document {
 pub struct ServerFile {
     /// As `--log`.
     pub log: Option<LogLevel>,
+    /// As `--log-format`.
+    pub log_format: Option<LogFormat>,
     /// As `--listen`.
     pub listen: Option<Address>,
     /// As `--bind`.
@@ -216,6 +219,8 @@ pub struct GrantFile {
 pub struct ClientFile {
     /// As `--log`.
     pub log: Option<LogLevel>,
+    /// As `--log-format`.
+    pub log_format: Option<LogFormat>,
     /// As `--server`.
     pub server: Option<ServerUrl>,
     /// As `--via`.

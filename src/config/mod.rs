@@ -16,6 +16,7 @@ pub mod id;
 pub mod identity;
 pub mod limits;
 pub mod locate;
+pub mod logging;
 pub mod memory;
 mod no_proxy;
 pub mod options;
@@ -44,6 +45,7 @@ pub use self::{
     id::ClientId,
     identity::Identity,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
+    logging::{LogFormat, Logging},
     memory::MemoryMax,
     options::{HostPolicy, ProxyOptions},
     roots::Roots,
@@ -97,6 +99,8 @@ pub struct ServerConfig {
     pub spin: Duration,
     /// Where it tells of itself, if anywhere.
     pub admin: Option<AdminConfig>,
+    /// How it logs.
+    pub log: Logging,
 }
 
 /// Where a role tells of itself, and to whom.
@@ -127,6 +131,7 @@ impl Default for ServerConfig {
             limits: ServerLimits::default(),
             spin: Duration::ZERO,
             admin: None,
+            log: Logging::default(),
         }
     }
 }
@@ -233,6 +238,8 @@ pub struct ClientConfig {
     pub spin: Duration,
     /// As at the server.
     pub admin: Option<AdminConfig>,
+    /// As at the server.
+    pub log: Logging,
 }
 
 impl ClientConfig {
@@ -256,6 +263,7 @@ impl ClientConfig {
             limits: ClientLimits::default(),
             spin: Duration::ZERO,
             admin: None,
+            log: Logging::default(),
         }
     }
 }

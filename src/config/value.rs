@@ -447,36 +447,6 @@ impl Spin {
     }
 }
 
-/// How much is logged: one of the five levels, in lower case. There is no "off": a message at level
-/// `error` is one that an operator must act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLevel(pub log::Level);
-
-impl FromStr for LogLevel {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let level = match text {
-            "error" => log::Level::Error,
-            "warn" => log::Level::Warn,
-            "info" => log::Level::Info,
-            "debug" => log::Level::Debug,
-            "trace" => log::Level::Trace,
-            _ => {
-                return Err(Invalid::new(format!(
-                    "{text:?} is not a level: error, warn, info, debug or trace"
-                )));
-            }
-        };
-        Ok(Self(level))
-    }
-}
-
-impl_text!(
-    LogLevel,
-    "a level: \"error\", \"warn\", \"info\", \"debug\" or \"trace\""
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -704,22 +674,6 @@ mod tests {
         for json in ["1001", "-1", "1.5", "\"50\"", "\"50us\"", "null"] {
             let reason = read(json).unwrap_err().to_string();
             assert!(reason.contains("0 to 1000"), "{json}: {reason}");
-        }
-    }
-
-    #[test]
-    fn levels_are_the_five_words() {
-        for text in ["error", "warn", "info", "debug", "trace"] {
-            assert_eq!(
-                text.parse::<LogLevel>().unwrap().0.as_str().to_lowercase(),
-                text
-            );
-        }
-        for text in ["", "off", "INFO", "warning", "3"] {
-            assert!(
-                refusal::<LogLevel>(text).contains("error, warn, info, debug or trace"),
-                "{text}"
-            );
         }
     }
 }

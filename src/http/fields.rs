@@ -8,7 +8,8 @@ use std::{fmt, io::Write, time::Duration};
 
 use httparse::Header;
 
-use super::{date::Date, forwarded::tells_of_forwarding, head::Version};
+use super::{forwarded::tells_of_forwarding, head::Version};
+use crate::date::Date;
 
 /// The most options that one message may list in `Connection`, empty elements included.
 ///

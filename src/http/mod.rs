@@ -20,7 +20,6 @@
 mod authority;
 mod basic;
 mod chunked;
-mod date;
 mod fields;
 mod forwarded;
 mod framing;
@@ -33,7 +32,6 @@ mod response;
 pub use authority::{Authority, Scheme};
 pub use basic::{Credentials, Presented};
 pub use chunked::{BodyLimits, TRAILER_FIELDS_MAX};
-pub use date::Date;
 pub use fields::{CONNECTION_OPTIONS_MAX, Fields};
 pub use forwarded::Forwarded;
 pub use framing::{Body, BodyError, Coding, Framing, Source, Step};

@@ -513,25 +513,31 @@ impl Server {
     pub(super) fn log_end(&mut self, user: UserId, proxy: u32, ended: &Ended, now: Now) {
         let end = ended.end;
         self.ends.count(end);
-        let proxy: &dyn fmt::Display = match self.proxies.find_mut(proxy) {
+        let (client, proxy): (_, &dyn fmt::Display) = match self.proxies.find_mut(proxy) {
             Some(proxy) => {
                 proxy.tally.ended(ended);
-                &proxy.id
+                (Some(proxy.client.as_str()), &proxy.id)
             }
-            None => &"(closed)",
+            None => (None, &"(closed)"),
         };
         if matches!(end, StreamEnd::Disconnected(_, Reason::NotAllowed)) {
-            info!("{user}: refused, {end}");
+            info!(client, proxy_id:% = proxy, user_id:% = user, reason:% = end; "{user}: refused, {end}");
         }
+        let seconds = now
+            .instant
+            .saturating_duration_since(ended.opened)
+            .as_secs_f64();
         debug!(
-            "stream {} of proxy {}: {end}, {} B up, {} B down, {:.3} s",
-            user,
-            proxy,
+            client,
+            proxy_id:% = proxy,
+            user_id:% = user,
+            reason:% = end,
+            bytes_up = ended.sent,
+            bytes_down = ended.delivered,
+            seconds;
+            "stream {user} of proxy {proxy}: {end}, {} B up, {} B down, {seconds:.3} s",
             ended.sent,
             ended.delivered,
-            now.instant
-                .saturating_duration_since(ended.opened)
-                .as_secs_f64()
         );
     }
 

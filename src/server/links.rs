@@ -641,7 +641,11 @@ impl Server {
                 *draining = true;
                 let client = client.clone();
                 let last = parse::<Goaway>(payload)?.last;
-                info!("link {client}: client drains");
+                info!(
+                    client = client.as_str(),
+                    say:% = format_args!("{client} is about to leave");
+                    "link {client}: client drains"
+                );
                 if self.links.of_client(&client) == Some(link) {
                     self.links.by_client.remove(&client);
                     self.proxies.lost(link, io, now);
@@ -685,7 +689,10 @@ impl Server {
                     challenge.verify(token.as_bytes(), Prover::Client, client.as_str(), proof)
                 });
                 if !right {
-                    warn!("link from {}: wrong token for client {client}", entry.peer);
+                    warn!(
+                        client = client.as_str(), peer:% = entry.peer;
+                        "link from {}: wrong token for client {client}", entry.peer
+                    );
                     return Err(Refusal::WrongToken);
                 }
                 Some(challenge.prove(token.as_bytes(), Prover::Server, client.as_str()))
@@ -693,6 +700,7 @@ impl Server {
             // It hears no more than one that has a token and does not know it.
             Proof::Impossible => {
                 warn!(
+                    client = client.as_str(), peer:% = entry.peer;
                     "link from {}: client {client} is not among those that have tokens",
                     entry.peer
                 );
@@ -726,12 +734,19 @@ impl Server {
             io.again(listener);
         }
         if let Some(older) = self.links.by_client.insert(client.clone(), link) {
-            warn!("link {client}: a newer one from {peer} takes over");
+            warn!(
+                client = client.as_str(), peer:%;
+                "link {client}: a newer one from {peer} takes over"
+            );
             self.replace(io, older);
         }
+        let version = printable(&hello.version);
         info!(
-            "link {client}: up from {peer}, siding {}",
-            printable(&hello.version)
+            client = client.as_str(),
+            peer:%,
+            version = &*version,
+            say:% = format_args!("{client} connected from {peer}");
+            "link {client}: up from {peer}, siding {version}"
         );
         self.proxies.found(&client, link);
         self.admit_waiting(io, link);
@@ -834,14 +849,20 @@ impl Server {
         let name = entry.name();
         match &entry.state {
             State::Up { client, .. } => {
-                info!("link {name}: down ({why})");
+                info!(
+                    client = client.as_str(),
+                    peer:% = entry.peer,
+                    reason = why,
+                    say:% = format_args!("{client} disconnected ({why})");
+                    "link {name}: down ({why})"
+                );
                 if self.links.of_client(client) == Some(link) {
                     self.links.by_client.remove(client);
                 }
                 self.proxies.lost(link, io, io.now());
             }
             State::Introducing | State::Securing | State::Upgrade(_) | State::Hello(..) => {
-                info!("link {name}: refused ({why})");
+                info!(peer:% = entry.peer, reason = why; "link {name}: refused ({why})");
                 for listener in self.links.handshakes.end(entry.handshake) {
                     io.again(listener);
                 }

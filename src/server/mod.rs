@@ -73,7 +73,7 @@ use crate::{
         net::{Net, Purpose},
     },
     refusals::Refusals,
-    stage::Stage,
+    stage::{self, Stage},
     tunnel::{
         Shared,
         ids::Unique,
@@ -202,7 +202,16 @@ impl Server {
                     address: listen,
                     error,
                 })?;
-        info!("listening for clients on {address}");
+        let scheme = if config.identities.is_empty() {
+            "ws"
+        } else {
+            "wss"
+        };
+        info!(
+            address:%,
+            say:% = format_args!("clients connect to {scheme}://{address}");
+            "listening for clients on {address}"
+        );
         let mut server = Server {
             shared: lend::shared(config.memory_max, config.limits.undelivered, io),
             links: Links::new(config.limits.handshakes),
@@ -388,7 +397,7 @@ impl Server {
 
     /// Takes nothing new, and ends when what there is has ended, or at the deadline.
     fn drain<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        info!("stopping: {} users may finish", self.fronts.len());
+        stage::say_stopping(self.fronts.len(), "users");
         self.stage = Stage::Draining;
         io.close(self.listener);
         self.proxies.close_listeners(io);
@@ -424,8 +433,20 @@ impl Server {
         self.securing.clear();
     }
 
+    fn say_summary(&self, now: Now) {
+        let links = self.links.all_up().map(|(.., tunnel)| tunnel.mux.traffic());
+        let (mut up, mut down) = (self.carried.sent, self.carried.received);
+        for traffic in links {
+            up += traffic.sent;
+            down += traffic.received;
+        }
+        let ran = now.instant.saturating_duration_since(self.started);
+        stage::say_summary(self.opened, up, down, ran);
+    }
+
     fn end<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         self.drop_fronts(io);
+        self.say_summary(io.now());
         self.links.goodbye(io, self.config.timeouts.linger);
         self.proxies.unlink();
         if let Some(admin) = &mut self.admin {
@@ -522,6 +543,9 @@ impl<N: Net> Role<N> for Server {
             }
             Stage::Draining | Stage::Leaving => {
                 info!("stopping at once");
+                if self.stage == Stage::Draining {
+                    self.say_summary(now);
+                }
                 self.drop_fronts(io);
                 io.part_from_all();
                 self.stage = Stage::Over;

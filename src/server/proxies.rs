@@ -220,15 +220,25 @@ impl Proxies {
             port: address.port(),
             made: self.made.after(now.unix.as_secs()),
         };
-        let to = match &spec.target {
-            Some(target) => format!(" to {target}"),
+        let target = spec.target.as_ref().map(ToString::to_string);
+        let [to, arrow] = [" to ", " → "].map(|word| match &target {
+            Some(target) => format!("{word}{target}"),
             None => String::new(),
-        };
+        });
         let routes = match options.routes() {
             routes if routes.are_open() => String::new(),
             routes => format!(" for {routes}"),
         };
-        info!("proxy {id}: {} on {address}{to}{routes}", spec.kind);
+        let kind = spec.kind.word();
+        info!(
+            client = client.as_str(),
+            proxy_id:% = id,
+            kind,
+            address:%,
+            target = target.as_deref(),
+            say:% = format_args!("  {kind:<7} {address} → {client}{arrow}{routes}");
+            "proxy {id}: {kind} on {address}{to}{routes}"
+        );
         slot.insert(Proxy {
             id,
             client: client.clone(),

@@ -9,6 +9,7 @@ use super::{Owner, Server, secure::Acceptor};
 use crate::{
     clock::Now,
     config::ServerConfig,
+    journal,
     reactor::{Reactor, net::Net},
     reload,
     tunnel::{control::Reason, link::CloseReason},
@@ -46,6 +47,7 @@ impl Server {
             self.rate_of(proxy, now);
         }
         reload::warn_of_kept(&unchangeable(&self.config, &config));
+        journal::change(self.config.log, config.log);
         io.reserve_descriptors(config.limits.descriptors_reserved);
         self.tls = Acceptor::new(config.identities.clone(), config.client_ca.clone());
         self.fronts.admission.set_limits(&config.limits);

@@ -8,7 +8,8 @@ use std::{fmt, time::Duration};
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use crate::{
-    http::{Asked, Date, HeadLimits, Kind, Request, RequestTarget, Response, Version, phrase},
+    date::Date,
+    http::{Asked, HeadLimits, Kind, Request, RequestTarget, Response, Version, phrase},
     tunnel::proof::{Nonce, from_hex, to_hex},
 };
 

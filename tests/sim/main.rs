@@ -104,11 +104,9 @@ fn each_seed(first: u64, scenario: &Scenario) {
     let first = first + number("SIDING_SIM_FIRST").unwrap_or(0);
     if let Some(seed) = number("SIDING_SIM_SEED") {
         if seed / 1_000_000 == first / 1_000_000 {
-            let ours = simplelog::ConfigBuilder::new()
-                .add_filter_allow_str("siding")
-                .add_filter_allow_str("sim")
-                .build();
-            let _ = simplelog::SimpleLogger::init(log::LevelFilter::Trace, ours);
+            // The filter of the scenario may name several, and each comes here.
+            let _ = log::set_logger(&Trace);
+            log::set_max_level(log::LevelFilter::Trace);
             run(seed, scenario);
         }
         return;
@@ -123,6 +121,24 @@ fn each_seed(first: u64, scenario: &Scenario) {
             assert!(missing.is_empty(), "never seen: {missing:#?}");
         }
     }
+}
+
+/// What a single seed says, of siding and of the world around it.
+struct Trace;
+
+impl log::Log for Trace {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let mut ours = ["siding", "sim"].iter();
+        ours.any(|crate_name| metadata.target().starts_with(crate_name))
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            println!("[{}] {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn run(seed: u64, scenario: &Scenario) -> Story {

@@ -1,7 +1,8 @@
-//! `Date`, as HTTP writes it (RFC 9110 §5.6.7): IMF-fixdate, always in GMT.
+//! A moment in words: as HTTP writes it in `Date` (RFC 9110 §5.6.7: IMF-fixdate, always in GMT), and as
+//! logs do (RFC 3339, in UTC).
 //!
-//! Pure arithmetic: what time it is, the caller says, as seconds since the Unix epoch. No time zone,
-//! no locale, no leap second (the Unix clock has none either).
+//! Pure arithmetic: what time it is, the caller says, as time since the Unix epoch. No time zone, no
+//! locale, no leap second (the Unix clock has none either).
 
 use std::{fmt, time::Duration};
 
@@ -26,16 +27,46 @@ impl fmt::Display for Date {
         let (year, month, day) = civil(days);
         let weekday = WEEKDAYS[(days % 7) as usize];
         let month = MONTHS[month - 1];
-        let (hour, minute, second) = (
-            self.seconds / 3600 % 24,
-            self.seconds / 60 % 60,
-            self.seconds % 60,
-        );
+        let (hour, minute, second) = of_day(self.seconds);
         write!(
             f,
             "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT"
         )
     }
+}
+
+/// A moment, which prints as `1994-11-06T08:49:37.000000Z`: of fixed width, so that lines sort as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Timestamp {
+    seconds: u64,
+    microseconds: u32,
+}
+
+impl Timestamp {
+    /// The moment `unix` after the Unix epoch; fractions of a microsecond are cut.
+    pub fn at(unix: Duration) -> Timestamp {
+        Timestamp {
+            seconds: unix.as_secs().min(LAST),
+            microseconds: unix.subsec_micros(),
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil(self.seconds / DAY);
+        let (hour, minute, second) = of_day(self.seconds);
+        let micros = self.microseconds;
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"
+        )
+    }
+}
+
+/// Hour, minute and second.
+fn of_day(seconds: u64) -> (u64, u64, u64) {
+    (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
 /// Year, month (from 1) and day (from 1) of a day since the Unix epoch, in the Gregorian calendar.
@@ -113,6 +144,21 @@ mod tests {
             Date::at(Duration::from_secs(784_111_777)),
             "a date is never in the future"
         );
+    }
+
+    #[test]
+    fn a_timestamp_has_microseconds_and_a_fixed_width() {
+        for (nanoseconds, expected) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (784_111_777_000_000_999, "1994-11-06T08:49:37.000000Z"),
+            (951_782_400_000_001_000, "2000-02-29T00:00:00.000001Z"),
+            (1_795_663_545_123_456_789, "2026-11-26T03:25:45.123456Z"),
+        ] {
+            let moment = Timestamp::at(Duration::from_nanos(nanoseconds));
+            assert_eq!(moment.to_string(), expected);
+        }
+        let far = Timestamp::at(Duration::MAX).to_string();
+        assert!(far.starts_with("9999-12-31T23:59:59."), "{far}");
     }
 
     /// Counts days one by one through 700 years by the rule that everybody knows.
