@@ -196,7 +196,7 @@ impl Admin {
         now: Now,
     ) {
         if let Told::Closed(user, true) = told {
-            info!("{user}: closed, an admin has asked for it");
+            info!(user_id:% = user; "{user}: closed, an admin has asked for it");
         }
         self.show(io, visitor, told.page(), now);
     }

@@ -153,7 +153,7 @@ impl Client {
             Err(reason) => {
                 // The name is the server's word: nothing of it is printed as it is.
                 info!(
-                    "{user_id}: refused, {reason}: {} port {remote_port}",
+                    user_id:% = user_id; "{user_id}: refused, {reason}: {} port {remote_port}",
                     remote_host.escape_debug()
                 );
                 if let Some(ended) = self.refuse(stream, reason) {
@@ -190,7 +190,7 @@ impl Client {
             Admission::Now => self.obtain(io, carried, upstream, now),
             Admission::Wait => self.queue(io, carried, &upstream, now),
             Admission::Refused => {
-                info!("{user_id}: refused, {upstream} is busy and too many wait");
+                info!(user_id:% = user_id; "{user_id}: refused, {upstream} is busy and too many wait");
                 self.fail_stream(io, carried, Reason::TargetBusy);
             }
         }
@@ -311,7 +311,7 @@ impl Client {
             }
             Err(reason) => {
                 if let Some(found) = self.carried.get(carried as usize) {
-                    info!("{}: refused, {reason}", found.user);
+                    info!(user_id:% = found.user; "{}: refused, {reason}", found.user);
                     // What is parked there will not be better.
                     if let Some(upstream) = found.exchange().map(|it| it.upstream.clone()) {
                         self.flush_upstream(io, &upstream);
@@ -469,7 +469,7 @@ impl Client {
         if let Some(found) = self.carried.get(carried as usize)
             && let State::Queued(_, exchange) = &found.state
         {
-            info!("{}: refused, {} stays busy", found.user, exchange.upstream);
+            info!(user_id:% = found.user; "{}: refused, {} stays busy", found.user, exchange.upstream);
             self.fail_stream(io, carried, Reason::TargetBusy);
         }
     }

@@ -413,7 +413,7 @@ impl Client {
             });
             if !right {
                 let why = "the server does not know this client's token";
-                error!("link {}: {why}", self.config.id);
+                error!(client = self.config.id.as_str(); "link {}: {why}", self.config.id);
                 return Err(Down::Lasting(why.into()));
             }
         }
@@ -485,6 +485,7 @@ impl Client {
         let down = match failure {
             LinkError::Closed(CloseReason::WrongToken, _) => {
                 error!(
+                    client = self.config.id.as_str();
                     "link {}: wrong token: the server does not accept it",
                     self.config.id
                 );
@@ -492,6 +493,7 @@ impl Client {
             }
             LinkError::Closed(CloseReason::Replaced, _) => {
                 error!(
+                    client = self.config.id.as_str();
                     "link {}: another client of this id has taken over",
                     self.config.id
                 );

@@ -138,7 +138,7 @@ impl Client {
             Ok(response) => response,
             Err(bad) => {
                 info!(
-                    "{user}: bad response of {}: {}",
+                    user_id:% = user; "{user}: bad response of {}: {}",
                     exchange.upstream, bad.reason
                 );
                 return Next::Fail(Reason::BadResponse);
@@ -157,7 +157,7 @@ impl Client {
                     || exchange.interim_bytes > self.config.limits.head
                 {
                     info!(
-                        "{user}: {} sends interim responses without end",
+                        user_id:% = user; "{user}: {} sends interim responses without end",
                         exchange.upstream
                     );
                     return Next::Fail(Reason::BadResponse);
@@ -172,7 +172,7 @@ impl Client {
             Kind::Switching => {
                 if !tunnel.mux.is_request_whole(stream) {
                     info!(
-                        "{user}: {} switched protocols before the request's end",
+                        user_id:% = user; "{user}: {} switched protocols before the request's end",
                         exchange.upstream
                     );
                     return Next::Fail(Reason::BadResponse);

@@ -224,7 +224,7 @@ impl Server {
             }
             Ok(false) => {}
             Err(error) => {
-                info!("{user}: refused, TLS: {error}");
+                info!(user_id:% = user; "{user}: refused, TLS: {error}");
                 self.drop_unsecured(io, front);
             }
         }

@@ -102,7 +102,7 @@ impl Server {
         let mut request = match Request::parse(head, &self.head_limits()) {
             Ok(request) => request,
             Err(Refused { status, reason }) => {
-                info!("{user}: refused, {status} {reason}");
+                info!(user_id:% = user; "{user}: refused, {status} {reason}");
                 let head_only = Request::asks_by_head(head);
                 return self.refuse_request(io, front, status, reason, head_only);
             }
@@ -111,7 +111,7 @@ impl Server {
         let proxy = match self.select(front, proxy, &request, now) {
             Ok(proxy) => proxy,
             Err(Refused { status, reason }) => {
-                info!("{user}: refused, {status} {reason}");
+                info!(user_id:% = user; "{user}: refused, {status} {reason}");
                 return self.refuse_request(io, front, status, reason, is_head);
             }
         };
@@ -129,7 +129,7 @@ impl Server {
         let route = match self.route(proxy, &request) {
             Ok(route) => route,
             Err(Refused { status, reason }) => {
-                info!("{user}: refused, {status} {reason}");
+                info!(user_id:% = user; "{user}: refused, {status} {reason}");
                 return self.refuse_request(io, front, status, reason, is_head);
             }
         };
@@ -193,7 +193,7 @@ impl Server {
                 }
             }
             Err(reason) => {
-                info!("{user}: refused, {reason}");
+                info!(user_id:% = user; "{user}: refused, {reason}");
                 let client = &self
                     .proxies
                     .find(proxy)
@@ -385,7 +385,7 @@ impl Server {
             Denied::Wait(wait) => (429, wait),
             Denied::Ambiguous => {
                 let reason = "credentials more than once";
-                info!("{user}: refused, 400 {reason}");
+                info!(user_id:% = user; "{user}: refused, 400 {reason}");
                 return self.refuse_request(io, front, 400, reason, head_only);
             }
         };

@@ -163,7 +163,8 @@ impl Server {
         now: Now,
     ) {
         if let Err(reason) = self.open_raw(io, front, whence, now) {
-            info!("{}: refused, {reason}", self.fronts[front as usize].user);
+            let user = self.fronts[front as usize].user;
+            info!(user_id:% = user; "{user}: refused, {reason}");
             self.close_front(io, front);
         }
     }

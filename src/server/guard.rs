@@ -85,6 +85,7 @@ impl Server {
         if !of_proxies && let Some(wait) = self.guesses.wait(address, now.instant) {
             if let Some(total) = found.denied.count(now.instant) {
                 info!(
+                    proxy_id:% = found.id, peer:% = address;
                     "proxy {}: too many wrong passwords from {address}, {total} denied so far",
                     found.id
                 );
@@ -104,6 +105,7 @@ impl Server {
         );
         if let Some(total) = found.denied.count(now.instant) {
             info!(
+                proxy_id:% = found.id, peer:% = address;
                 "proxy {}: wrong password for {name} from {address}, {total} denied so far",
                 found.id
             );

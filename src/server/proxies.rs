@@ -220,8 +220,7 @@ impl Proxies {
             port: address.port(),
             made: self.made.after(now.unix.as_secs()),
         };
-        let target = spec.target.as_ref().map(ToString::to_string);
-        let [to, arrow] = [" to ", " → "].map(|word| match &target {
+        let [to, arrow] = [" to ", " → "].map(|word| match &spec.target {
             Some(target) => format!("{word}{target}"),
             None => String::new(),
         });
@@ -235,7 +234,7 @@ impl Proxies {
             proxy_id:% = id,
             kind,
             address:%,
-            target = target.as_deref(),
+            spec:%,
             say:% = format_args!("  {kind:<7} {address} → {client}{arrow}{routes}");
             "proxy {id}: {kind} on {address}{to}{routes}"
         );
@@ -518,7 +517,7 @@ impl Server {
             return;
         };
         if let Some(gone) = self.proxies.remove(proxy, io) {
-            info!("proxy {}: closed, its client wants it no more", gone.id);
+            info!(proxy_id:% = gone.id; "proxy {}: closed, its client wants it no more", gone.id);
             if let Origin::Exposed(Some(timer)) = gone.origin {
                 io.close(timer);
             }
@@ -532,6 +531,7 @@ impl Server {
             return;
         };
         info!(
+            proxy_id:% = gone.id;
             "proxy {}: closed, no client asked for it within {AWAY_MAX:?}",
             gone.id
         );
@@ -564,6 +564,7 @@ impl Proxy {
         if !admitted && let Some(total) = self.refused.count(now.instant) {
             let address = address.to_canonical();
             info!(
+                proxy_id:% = self.id, peer:% = address;
                 "proxy {}: refused a user from {address} by its address, {total} so far",
                 self.id
             );
@@ -575,6 +576,7 @@ impl Proxy {
     pub fn unintroduced(&mut self, address: IpAddr, why: &str, now: Now) {
         if let Some(total) = self.unintroduced.count(now.instant) {
             info!(
+                proxy_id:% = self.id, peer:% = address;
                 "proxy {}: refused a connection of the balancer {address}, {why}, {total} so far",
                 self.id
             );

@@ -26,7 +26,7 @@ impl Server {
         loop {
             match io.read(key, &mut self.scratch) {
                 Ok(1..) if said.len() > HELLO_MAX => {
-                    info!("{user}: refused, its TLS hello is too long");
+                    info!(user_id:% = user; "{user}: refused, its TLS hello is too long");
                     return self.close_front(io, front);
                 }
                 Ok(length @ 1..) => said.extend_from_slice(&self.scratch[..length]),
@@ -39,7 +39,7 @@ impl Server {
             Hello::Partial => return io.unread(key, &said),
             Hello::Whole(name) => name,
             Hello::Foreign(why) => {
-                info!("{user}: refused, {why}");
+                info!(user_id:% = user; "{user}: refused, {why}");
                 return self.close_front(io, front);
             }
         };
@@ -47,7 +47,7 @@ impl Server {
         let host = name.as_deref().and_then(Host::asked_for);
         let Front { proxy, .. } = self.fronts[front as usize];
         let Some(found) = self.proxies.closest(proxy, host.as_ref(), "/") else {
-            info!("{user}: refused, TLS for {name:?} leads nowhere");
+            info!(user_id:% = user; "{user}: refused, TLS for {name:?} leads nowhere");
             let unknown = UNRECOGNIZED_NAME;
             return self.say_last(io, front, &unknown);
         };

@@ -75,11 +75,13 @@ impl Server {
                         }
                     }
                     Err(Refused::Foreign(what)) => {
-                        info!("{}: refused, {what}", self.fronts[front as usize].user);
+                        let user = self.fronts[front as usize].user;
+                        info!(user_id:% = user; "{user}: refused, {what}");
                         return self.close_front(io, front);
                     }
                     Err(Refused::Request(code)) => {
-                        info!("{}: refused, {code:?}", self.fronts[front as usize].user);
+                        let user = self.fronts[front as usize].user;
+                        info!(user_id:% = user; "{user}: refused, {code:?}");
                         return self.say_last(io, front, &code.answer());
                     }
                 }
@@ -158,7 +160,7 @@ impl Server {
             Destination::Name(name) => str::from_utf8(name).ok().and_then(Host::asked_for),
         };
         let Some(host) = host.filter(|_| port != 0) else {
-            info!("{user}: refused, the request names no target");
+            info!(user_id:% = user; "{user}: refused, the request names no target");
             self.say_last(io, front, &Code::Failed.answer());
             return Step::Over;
         };
@@ -180,7 +182,7 @@ impl Server {
                 self.fronts[front as usize].state = State::Connect(stream, Spoken::Socks);
             }
             Err(reason) => {
-                info!("{user}: refused, {reason}");
+                info!(user_id:% = user; "{user}: refused, {reason}");
                 self.say_last(io, front, &code(reason).answer());
             }
         }

@@ -78,7 +78,7 @@ impl Fronts {
     pub fn refused(&mut self, proxy: &ProxyId, address: IpAddr, full: Full, now: Instant) {
         if let Some(total) = self.admission.refused(full, now) {
             let address = address.to_canonical();
-            info!("proxy {proxy}: refused a user from {address}, {full}, {total} so far");
+            info!(proxy_id:% = proxy, peer:% = address; "proxy {proxy}: refused a user from {address}, {full}, {total} so far");
         }
     }
 

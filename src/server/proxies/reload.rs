@@ -112,7 +112,7 @@ impl Proxies {
                     spec: entry.spec.clone(),
                     options: entry.options.clone(),
                 });
-                info!("proxy {}: changed, {}", proxy.id, proxy.spec);
+                info!(proxy_id:% = proxy.id; "proxy {}: changed, {}", proxy.id, proxy.spec);
             }
         }
         let mut changes = Changes {
@@ -121,7 +121,7 @@ impl Proxies {
         };
         for index in closed {
             if let Some(gone) = self.remove(index, io) {
-                info!("proxy {}: closed by the new configuration", gone.id);
+                info!(proxy_id:% = gone.id; "proxy {}: closed by the new configuration", gone.id);
                 if let Origin::Exposed(Some(timer)) = gone.origin {
                     io.close(timer);
                 }
