@@ -1,15 +1,17 @@
-//! What may be asked, and the pages that answer it. Knows no connection.
+//! What may be asked, by whom, and the answers to it. Knows no connection.
 
 use std::{net::IpAddr, time::Duration};
 
 use log::LevelFilter;
 
-use super::{Asked, Told, metrics};
+use super::{Asked, Told, metrics, page};
 use crate::http::Request;
 
 /// What a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
+    /// The page for people, which holds nothing but itself.
+    Page,
     /// A sign of life: that there is an answer at all is the answer.
     Health,
     /// Another log level.
@@ -25,7 +27,8 @@ pub(super) struct Page {
     /// Its media type; without one there is no content.
     pub kind: Option<&'static str>,
     pub content: Vec<u8>,
-    pub field: Option<(&'static str, String)>,
+    /// Further fields of its head.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 impl Told {
@@ -54,7 +57,15 @@ impl Page {
             status: 200,
             kind: Some(kind),
             content,
-            field: None,
+            fields: Vec::new(),
+        }
+    }
+
+    /// The page for people.
+    pub fn for_people() -> Page {
+        Page {
+            fields: page::fields(),
+            ..Page::of(HTML, page::TEXT.into())
         }
     }
 
@@ -72,13 +83,13 @@ impl Page {
             status,
             kind: None,
             content: Vec::new(),
-            field: None,
+            fields: Vec::new(),
         }
     }
 
     fn not_allowed(allowed: &str) -> Page {
         Page {
-            field: Some(("Allow", allowed.into())),
+            fields: vec![("Allow", allowed.into())],
             ..Page::line(405, "not by this method")
         }
     }
@@ -86,14 +97,14 @@ impl Page {
     pub fn unauthorized() -> Page {
         let challenge = "Bearer realm=\"siding\"";
         Page {
-            field: Some(("WWW-Authenticate", challenge.into())),
+            fields: vec![("WWW-Authenticate", challenge.into())],
             ..Page::line(401, "the admin token is needed: Authorization: Bearer …")
         }
     }
 
     pub fn too_many(wait: Duration) -> Page {
         Page {
-            field: Some(("Retry-After", (wait.as_secs() + 1).to_string())),
+            fields: vec![("Retry-After", (wait.as_secs() + 1).to_string())],
             ..Page::line(429, "too many wrong tokens")
         }
     }
@@ -110,6 +121,7 @@ pub(super) fn route(request: &Request<'_>) -> Result<Wanted, Page> {
         _ => Err(Page::not_allowed("GET, HEAD")),
     };
     match path {
+        "/" => read(Wanted::Page),
         "/healthz" => read(Wanted::Health),
         "/readyz" => read(Wanted::OfRole(Asked::Readiness)),
         "/metrics" => read(Wanted::OfRole(Asked::Metrics)),
@@ -158,8 +170,8 @@ pub(super) fn bearer<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
     is_bearer.then(|| token.trim_ascii())
 }
 
-/// Whether a request that has come from this machine is meant by somebody on it, and not by a page in its
-/// browser.
+/// Whether a request that has come from this machine is meant by somebody on it, and not by somebody else's
+/// page in its browser: ours is what it came from if it says so, at the address that it asks.
 ///
 /// # Errors
 /// It is not, or nobody can tell.
@@ -172,14 +184,24 @@ pub(super) fn is_of_this_machine(request: &Request<'_>) -> Result<(), Page> {
             "without a token, by an address or as localhost only",
         ));
     }
+    let is_ours = |origin: &[u8]| {
+        let host = origin.strip_prefix(b"http://");
+        host.zip(request.asked_host())
+            .is_some_and(|(from, asked)| from.eq_ignore_ascii_case(asked.as_bytes()))
+    };
     let changes = !matches!(request.method, "GET" | "HEAD");
-    if changes && request.field("origin").next().is_some() {
-        return Err(Page::line(403, "without a token, not from a web page"));
+    if changes && !request.field("origin").all(is_ours) {
+        return Err(Page::line(
+            403,
+            "without a token, not from another's web page",
+        ));
     }
     Ok(())
 }
 
 const BEARER: &[u8] = b"Bearer ";
+
+const HTML: &str = "text/html; charset=utf-8";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -207,7 +229,8 @@ mod tests {
 
     fn asked(line: &str) -> Result<Wanted, (u16, Option<String>)> {
         with(&format!("{line} HTTP/1.1\r\nHost: localhost"), |request| {
-            route(request).map_err(|page| (page.status, page.field.map(|(_, value)| value)))
+            let field = |page: Page| page.fields.into_iter().next().map(|(_, value)| value);
+            route(request).map_err(|page| (page.status, field(page)))
         })
     }
 
@@ -215,6 +238,8 @@ mod tests {
     fn what_there_is_can_be_asked_and_nothing_else() {
         let user = |text: &str| Asked::Close(text.parse().expect(text)).into();
         for (line, expected) in [
+            ("GET /", Wanted::Page),
+            ("HEAD /?", Wanted::Page),
             ("GET /healthz", Wanted::Health),
             ("HEAD /readyz", Asked::Readiness.into()),
             ("GET /metrics?x=y", Asked::Metrics.into()),
@@ -228,7 +253,8 @@ mod tests {
         }
         let only = |allowed: &str| (405, Some(allowed.to_owned()));
         for (line, expected) in [
-            ("GET /", (404, None)),
+            ("GET /index.html", (404, None)),
+            ("POST /", only("GET, HEAD")),
             ("GET /Status", (404, None)),
             ("OPTIONS *", (404, None)),
             ("POST /status", only("GET, HEAD")),
@@ -271,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_in_a_browser_is_nobody_of_this_machine() {
+    fn anothers_page_in_a_browser_is_nobody_of_this_machine() {
         for (head, expected) in [
             ("GET /status HTTP/1.1\r\nHost: 127.0.0.1:7001", true),
             ("GET /status HTTP/1.1\r\nHost: [::1]:7001", true),
@@ -288,12 +314,48 @@ mod tests {
                 false,
             ),
             (
-                "GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1",
+                "GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://evil.example",
                 true,
             ),
         ] {
             let admitted = with(head, |request| is_of_this_machine(request).is_ok());
             assert_eq!(admitted, expected, "{head}");
         }
+    }
+
+    #[test]
+    fn our_own_page_may_change_what_it_was_asked_at_and_no_other() {
+        for (host, origin, expected) in [
+            ("127.0.0.1:7001", "http://127.0.0.1:7001", true),
+            ("[::1]:7001", "http://[::1]:7001", true),
+            ("localhost:7001", "http://LOCALHOST:7001", true),
+            ("127.0.0.1", "http://127.0.0.1", true),
+            // Another program on this machine.
+            ("localhost:7001", "http://localhost:3000", false),
+            ("localhost:7001", "http://localhost", false),
+            ("localhost:7001", "http://127.0.0.1:7001", false),
+            ("localhost:7001", "https://localhost:7001", false),
+            (
+                "localhost:7001",
+                "http://localhost:7001.evil.example",
+                false,
+            ),
+            ("localhost:7001", "http://localhost:7001/", false),
+            ("localhost:7001", "null", false),
+            ("localhost:7001", "", false),
+            // A name that leads here is refused whatever the page says.
+            ("evil.example:7001", "http://evil.example:7001", false),
+            (
+                "localhost:7001",
+                "http://localhost:7001\r\nOrigin: null",
+                false,
+            ),
+        ] {
+            let head = format!("POST /log HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}");
+            let admitted = with(&head, |request| is_of_this_machine(request).is_ok());
+            assert_eq!(admitted, expected, "{head}");
+        }
+        let old = "POST /log HTTP/1.0\r\nOrigin: http://127.0.0.1";
+        assert!(!with(old, |request| is_of_this_machine(request).is_ok()));
     }
 }

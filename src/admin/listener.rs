@@ -9,8 +9,9 @@
 //! gives way, so that a monitor that forgets its connections locks nobody out.
 //!
 //! **Who may.** Where a token is set, who shows it (`Authorization: Bearer`); wrong ones are counted by
-//! address, as passwords are. Without one this machine alone may, but not the pages that a browser on it
-//! shows: a name that leads here (DNS rebinding) is refused, and so is a change that another site asks for.
+//! address, as passwords are. The page for people is there for everybody: it is where they type the token, and
+//! holds nothing itself. Without a token this machine alone may, but not others' pages that a browser on it
+//! shows: a name that leads here (DNS rebinding) is refused, and so is a change that another origin asks for.
 
 use std::{io, mem, net::IpAddr, net::SocketAddr, time::Duration};
 
@@ -232,17 +233,16 @@ impl Admin {
                     head_only: request.is_head(),
                     close: !request.ends_with_its_head(),
                 };
-                match self.admit(&request, peer, now) {
+                let wanted = answer::route(&request);
+                match self.admit(&request, &wanted, peer, now).and(wanted) {
+                    Ok(Wanted::Page) => Page::for_people(),
+                    Ok(Wanted::Health) => Page::line(200, "ok"),
+                    Ok(Wanted::Log(level)) => {
+                        journal::set_level(level, "admin");
+                        Page::empty(204)
+                    }
+                    Ok(Wanted::OfRole(asked)) => return Some(asked),
                     Err(page) => page,
-                    Ok(()) => match answer::route(&request) {
-                        Ok(Wanted::Health) => Page::line(200, "ok"),
-                        Ok(Wanted::Log(level)) => {
-                            journal::set_level(level, "admin");
-                            Page::empty(204)
-                        }
-                        Ok(Wanted::OfRole(asked)) => return Some(asked),
-                        Err(page) => page,
-                    },
                 }
             }
         };
@@ -251,10 +251,19 @@ impl Admin {
     }
 
     /// Whether somebody may ask this.
-    fn admit(&mut self, request: &Request<'_>, peer: IpAddr, now: Now) -> Result<(), Page> {
+    fn admit(
+        &mut self,
+        request: &Request<'_>,
+        wanted: &Result<Wanted, Page>,
+        peer: IpAddr,
+        now: Now,
+    ) -> Result<(), Page> {
         let Some(token) = &self.token else {
             return answer::is_of_this_machine(request);
         };
+        if let Ok(Wanted::Page) = wanted {
+            return Ok(());
+        }
         if let Some(wait) = self.guesses.wait(peer, now.instant) {
             return Err(Page::too_many(wait));
         }
@@ -287,15 +296,18 @@ impl Admin {
             status,
             kind,
             content,
-            field,
+            fields,
         } = &page;
-        let field = field.as_ref().map(|(name, value)| (*name, &**value));
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, &**value))
+            .collect();
         let content = kind.map(|kind| (kind, &**content));
         http::page(
             &mut found.out,
             *status,
             content,
-            field,
+            &fields,
             close,
             head_only,
             now.unix,

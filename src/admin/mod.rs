@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   visitor --> listener --asked--> role --snapshot--> metrics | status (JSON) --> visitor
+//!   browser --> listener --page (HTML), which asks for the status every two seconds
 //! ```
 //!
 //! - `snapshot`: what there is to tell; the roles make it, on demand, and nothing is kept for it.
 //! - `listener`: the connections, what they ask, and who may.
-//! - `answer`: pages; `metrics`: a snapshot as Prometheus reads it.
+//! - `answer`: what may be asked; `metrics`: a snapshot as Prometheus reads it; `page`: what people look at.
 //! - `status`: the command that asks a running role; `table`: its answer, for people.
 //!
 //! It runs in the reactor of its role, without a thread. It knows no role: a role embeds an [`Admin`], hands
@@ -18,6 +19,8 @@ mod answer;
 mod listener;
 #[cfg(feature = "admin")]
 mod metrics;
+#[cfg(feature = "admin")]
+mod page;
 pub mod snapshot;
 #[cfg(feature = "admin")]
 pub mod status;

@@ -3,6 +3,8 @@
 //! [`Status`] is what `/status` answers, and what `siding status` reads again: its names are a promise, so
 //! that fields are added and none is renamed. [`Figures`] are what metrics tell besides.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{histogram::Histogram, pool, reactor::net::Descriptors, tunnel::ids::UserId};
@@ -67,6 +69,14 @@ pub struct Status {
     pub undelivered_bytes: usize,
     /// How many of them there may be.
     pub undelivered_max: usize,
+    /// Turns of the event loop since the start, their sleep not counted.
+    pub turns: Times,
+    /// From requests' heads to the first bytes of their final responses.
+    pub first_bytes: Times,
+    /// Exchanges for which a connection was parked (client).
+    pub pool_hits: u64,
+    /// And for which none was.
+    pub pool_misses: u64,
     /// The links that are up.
     pub links: Vec<LinkStatus>,
     /// The proxies: of a server all there are, of a client those that it exposes.
@@ -77,6 +87,31 @@ pub struct Status {
     pub streams: Vec<StreamStatus>,
     /// Open streams that are not among them.
     pub streams_not_listed: usize,
+}
+
+/// How long things took since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Times {
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    pub seconds: f64,
+    /// How many took at most so many seconds each, as `0.001`: the buckets of the histogram in metrics.
+    pub within: BTreeMap<String, u64>,
+}
+
+impl From<&Histogram> for Times {
+    fn from(histogram: &Histogram) -> Times {
+        let within = histogram.cumulative();
+        Times {
+            count: histogram.total(),
+            seconds: histogram.sum().as_secs_f64(),
+            within: within
+                .map(|(bound, count)| (bound.as_secs_f64().to_string(), count))
+                .collect(),
+        }
+    }
 }
 
 /// One link.

@@ -12,9 +12,12 @@ use super::{
 use crate::{
     admin::{
         self, Asked, Figures, STREAMS_MAX, Status, Told,
-        snapshot::{LinkStatus, POOLS_MAX, PoolFigures, PoolStatus, ProxyStatus, StreamStatus},
+        snapshot::{
+            LinkStatus, POOLS_MAX, PoolFigures, PoolStatus, ProxyStatus, StreamStatus, Times,
+        },
     },
     clock::Now,
+    histogram::Histogram,
     reactor::{Reactor, net::Net},
     tunnel::{control::Reason, ids::UserId},
 };
@@ -87,6 +90,10 @@ impl Client {
             bytes_down: self.past.sent,
             undelivered_bytes: self.undelivered(io),
             undelivered_max: self.shared.budget.limit(),
+            turns: io.turns().map(Times::from).unwrap_or_default(),
+            first_bytes: Times::from(&self.answers()),
+            pool_hits: self.pool.counters().hits,
+            pool_misses: self.pool.counters().misses,
             ..Status::default()
         };
         let link_up = self.connection.is_up();
@@ -182,10 +189,6 @@ impl Client {
 
     /// What metrics tell besides.
     pub fn figures<N: Net>(&self, io: &Reactor<N, Owner>) -> Figures {
-        let mut answers = self.past.answers.clone();
-        if let Some(tunnel) = self.connection.up() {
-            answers.add(&tunnel.mux.traffic().answers);
-        }
         Figures {
             ends: self.ends.iter().collect(),
             // Whatever a client refuses is a stream that has ended so.
@@ -199,8 +202,17 @@ impl Client {
             }),
             descriptors: io.descriptors(),
             turns: io.turns().cloned().unwrap_or_default(),
-            answers,
+            answers: self.answers(),
         }
+    }
+
+    /// How long responses took to begin, of all links that there were.
+    fn answers(&self) -> Histogram {
+        let mut answers = self.past.answers.clone();
+        if let Some(tunnel) = self.connection.up() {
+            answers.add(&tunnel.mux.traffic().answers);
+        }
+        answers
     }
 
     /// Resets the stream of a user; whether there was one.

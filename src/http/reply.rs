@@ -93,13 +93,13 @@ fn reply(
     }
 }
 
-/// Appends a whole response with a page of ours, or without one ([`None`], which is for 204, too). `field` is
-/// one more field; `head_only` leaves the page out, for an answer to HEAD.
+/// Appends a whole response with a page of ours, or without one ([`None`], which is for 204, too). `fields` are
+/// further ones; `head_only` leaves the page out, for an answer to HEAD.
 pub fn page(
     out: &mut Vec<u8>,
     status: u16,
     page: Option<(&str, &[u8])>,
-    field: Option<(&str, &str)>,
+    fields: &[(&str, &str)],
     close: bool,
     head_only: bool,
     unix: Duration,
@@ -109,11 +109,12 @@ pub fn page(
         Some((_, content)) => Some(content.len()),
         None => (status != 204).then_some(0),
     };
-    // What is told is told of this moment.
-    let fields: Vec<_> = [("Cache-Control", "no-store")]
-        .into_iter()
-        .chain(field)
-        .collect();
+    // What is told is told of this moment, and is what it says it is, whoever shows it.
+    let ours = [
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ];
+    let fields = [&ours[..], fields].concat();
     let kind = page.map(|(kind, _)| kind);
     write_head(out, status, kind, length, &fields, close, unix);
     if let (Some((_, content)), false) = (page, head_only) {
@@ -287,11 +288,12 @@ mod tests {
     fn a_page_has_its_kind_its_length_and_no_cache() {
         let written = |status, content: Option<(&str, &[u8])>, head_only| {
             let mut out = Vec::new();
-            page(&mut out, status, content, None, false, head_only, UNIX);
+            page(&mut out, status, content, &[], false, head_only, UNIX);
             String::from_utf8(out).expect("pages are ASCII")
         };
         let head = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-                    Content-Type: text/plain\r\nContent-Length: 3\r\nCache-Control: no-store\r\n\r\n";
+                    Content-Type: text/plain\r\nContent-Length: 3\r\nCache-Control: no-store\r\n\
+                    X-Content-Type-Options: nosniff\r\n\r\n";
         let content = Some(("text/plain", &b"ok\n"[..]));
         assert_eq!(written(200, content, false), format!("{head}ok\n"));
         assert_eq!(written(200, content, true), head);

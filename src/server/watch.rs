@@ -7,9 +7,10 @@ use super::{Owner, Server, fronts::Front};
 use crate::{
     admin::{
         self, Asked, Figures, STREAMS_MAX, Status, Told,
-        snapshot::{LinkStatus, ProxyStatus, StreamStatus},
+        snapshot::{LinkStatus, ProxyStatus, StreamStatus, Times},
     },
     clock::Now,
+    histogram::Histogram,
     reactor::{Reactor, net::Net},
     stage::Stage,
     tunnel::{control::Reason, ids::UserId},
@@ -80,6 +81,8 @@ impl Server {
             bytes_down: self.carried.received,
             undelivered_bytes: self.undelivered(io),
             undelivered_max: self.shared.budget.limit(),
+            turns: io.turns().map(Times::from).unwrap_or_default(),
+            first_bytes: Times::from(&self.answers()),
             ..Status::default()
         };
         let mut proxies = Vec::new();
@@ -148,10 +151,6 @@ impl Server {
 
     /// What metrics tell besides.
     pub fn figures<N: Net>(&self, io: &Reactor<N, Owner>) -> Figures {
-        let mut answers = self.carried.answers.clone();
-        for (_, _, _, tunnel) in self.links.all_up() {
-            answers.add(&tunnel.mux.traffic().answers);
-        }
         let of_proxies = self.proxies.refusals();
         let others = [
             ("address", of_proxies.address),
@@ -173,8 +172,17 @@ impl Server {
             pool: None,
             descriptors: io.descriptors(),
             turns: io.turns().cloned().unwrap_or_default(),
-            answers,
+            answers: self.answers(),
         }
+    }
+
+    /// How long responses took to begin, of all links that there were.
+    fn answers(&self) -> Histogram {
+        let mut answers = self.carried.answers.clone();
+        for (_, _, _, tunnel) in self.links.all_up() {
+            answers.add(&tunnel.mux.traffic().answers);
+        }
+        answers
     }
 
     /// Resets the session of a user, whatever it is doing unless an exchange is named; whether there was one.

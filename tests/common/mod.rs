@@ -11,6 +11,7 @@
     reason = "each test file is a crate of its own and uses its own part of this"
 )]
 
+mod browser;
 mod connect_proxy;
 mod haproxy;
 mod hosts;
@@ -41,6 +42,7 @@ use std::{
 };
 
 pub use self::{
+    browser::{Browser, chromium},
     connect_proxy::{ConnectProxy, Lead},
     haproxy::Haproxy,
     hosts::{Host, Hosts},

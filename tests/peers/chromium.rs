@@ -1,13 +1,11 @@
 //! Headless Chromium as a user: a page with many images, over several connections at a time, and a
 //! WebSocket; through `http` listeners, and through `forward` as its proxy.
 
-use std::{net::SocketAddr, process::Command};
+use std::net::SocketAddr;
 
 use crate::{
     SESSION,
-    common::{
-        Authority, CLIENT, Nginx, PATIENCE, Scratch, Tunnel, free_port, obey_no_proxy, require, run,
-    },
+    common::{Authority, CLIENT, Nginx, PATIENCE, Tunnel, chromium, free_port, run},
     node::Node,
 };
 
@@ -20,29 +18,8 @@ const CONVERSATION: &str = include_str!("websocket.html");
 /// Opens a page in a browser of its own, and returns what the page has written into `#result` when
 /// all of it is loaded; `None` where chromium is not installed.
 fn result_of(url: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(require("chromium")?);
-    let profile = Scratch::new();
-    command.arg(format!("--user-data-dir={}", profile.directory().display()));
-    // Its sandbox wants privileges that containers do not have; the rest keeps it from talking to
-    // anybody but us.
-    command.args([
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-    ]);
-    command.args([
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-sync",
-    ]);
-    command.args([
-        "--disable-background-networking",
-        "--disable-component-update",
-    ]);
-    command.args(["--disable-default-apps", "--disable-extensions"]);
+    let (mut command, _profile) = chromium()?;
     command.args(arguments).args(["--dump-dom", url]);
-    obey_no_proxy(&mut command);
     let ended = run(&mut command, Vec::new(), SESSION).succeeded();
     let page = ended.text();
     let result = page
