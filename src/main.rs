@@ -11,11 +11,13 @@ use std::{
 use log::error;
 use siding::{
     cli::{self, Command, Parsed},
+    config::{Files, Source},
     journal, run,
 };
 
 fn main() -> ExitCode {
-    let (command, logging) = match cli::parse(env::args_os()) {
+    let (parsed, files) = Files::of(|| cli::parse(env::args_os()));
+    let (command, logging) = match parsed {
         Parsed::Run(command, logging) => (command, logging),
         Parsed::Exit { text, code } => return exit(&text, code),
     };
@@ -24,14 +26,14 @@ fn main() -> ExitCode {
         // What was typed is read once more, and so are the files that it names.
         Command::Server(config) => run::server(
             *config,
-            Box::new(|| match again()? {
+            Source::new(files, || match again()? {
                 Command::Server(config) => Ok(*config),
                 _ => Err(NOT_THE_SAME.into()),
             }),
         ),
         Command::Client(config) => run::client(
             *config,
-            Box::new(|| match again()? {
+            Source::new(files, || match again()? {
                 Command::Client(config) => Ok(*config),
                 _ => Err(NOT_THE_SAME.into()),
             }),

@@ -20,7 +20,7 @@ pub fn server(config: ServerConfig, source: Source<ServerConfig>) -> Result<(), 
     let mut reactor = reactor(config.spin)?;
     let mut server = Server::start(config, &mut reactor).map_err(|error| error.to_string())?;
     server.open_admin(&mut reactor)?;
-    server.reads_from(source);
+    server.reads_from(source, &mut reactor);
     reactor.settled();
     reactor
         .run(&mut server)
@@ -35,7 +35,7 @@ pub fn client(config: ClientConfig, source: Source<ClientConfig>) -> Result<(), 
     let mut reactor = reactor(config.spin)?;
     let mut client = Client::start(config, &mut reactor);
     client.open_admin(&mut reactor)?;
-    client.reads_from(source);
+    client.reads_from(source, &mut reactor);
     reactor.settled();
     reactor
         .run(&mut client)

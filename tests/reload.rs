@@ -35,8 +35,15 @@ impl Config {
         self.path.display().to_string()
     }
 
-    /// Rewrites it and has it read; waits for a line of the log that says what came of it.
+    /// Rewrites it; waits for a line of the log that says what came of it.
     fn becomes(&self, json: &str, process: &Siding, said: &str) -> String {
+        let mark = process.log().mark();
+        fs::write(&self.path, json).expect("written");
+        process.log().wait_for_since(mark, said)
+    }
+
+    /// As [`Config::becomes`], and does not wait for its being noticed.
+    fn becomes_at_once(&self, json: &str, process: &Siding, said: &str) -> String {
         fs::write(&self.path, json).expect("written");
         let mark = process.log().mark();
         process.signal("HUP");
@@ -322,8 +329,8 @@ fn reloads_under_load(times: usize) {
         }
         for round in 0..times {
             let odd = round % 2 == 0;
-            server.becomes(&both(odd), &tunnel.server, "reload: done");
-            client.becomes(&allow(odd), &tunnel.client, "reload: done");
+            server.becomes_at_once(&both(odd), &tunnel.server, "reload: done");
+            client.becomes_at_once(&allow(odd), &tunnel.client, "reload: done");
         }
         over.store(true, Ordering::Relaxed);
     });

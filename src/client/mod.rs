@@ -55,6 +55,7 @@ use crate::{
     lend,
     pool::{self, Pool, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
+    reload::Watched,
     stage::{self, Stage},
     tunnel::{
         Shared,
@@ -81,6 +82,8 @@ pub enum Owner {
     Parked(Slot),
     /// The end of the drain.
     Drain,
+    /// The end of what happens to the files of the configuration.
+    Files,
     /// The listener for admins.
     Admin,
     /// A connection of one.
@@ -91,7 +94,7 @@ pub enum Owner {
 pub struct Client {
     config: Rc<ClientConfig>,
     /// Where it was read from, to be read again.
-    source: Option<Source<ClientConfig>>,
+    watched: Option<Watched<ClientConfig>>,
     exposures: Exposures,
     /// The present server closes a proxy when it is asked to.
     closes: bool,
@@ -165,7 +168,7 @@ impl Client {
             stage: Stage::Running,
             started: io.now().instant,
             admin: None,
-            source: None,
+            watched: None,
             closes: false,
             exposures: Exposures::new(&config.expose),
             config: Rc::new(config),
@@ -197,9 +200,9 @@ impl Client {
         );
     }
 
-    /// From where to read the configuration again when the operator asks for it.
-    pub fn reads_from(&mut self, source: Source<ClientConfig>) {
-        self.source = Some(source);
+    /// From where to read the configuration again when the operator asks for it, or a file has changed.
+    pub fn reads_from<N: Net>(&mut self, source: Source<ClientConfig>, io: &mut Reactor<N, Owner>) {
+        self.watched = Some(Watched::new(source, Owner::Files, io));
     }
 
     /// What it has done so far.
@@ -420,7 +423,7 @@ impl<N: Net> Role<N> for Client {
                 }
             }
             Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
-            Owner::Dial(_) | Owner::Queued(_) | Owner::Drain => {}
+            Owner::Dial(_) | Owner::Queued(_) | Owner::Drain | Owner::Files => {}
         }
     }
 
@@ -431,6 +434,7 @@ impl<N: Net> Role<N> for Client {
             Owner::Target(carried) => self.target_timeout(io, carried),
             Owner::Queued(carried) => self.queue_timeout(io, carried),
             Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
+            Owner::Files => self.files_settled(io, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} streams are cut off", self.carried.len());
@@ -451,6 +455,10 @@ impl<N: Net> Role<N> for Client {
 
     fn reload(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         self.read_again(io, now);
+    }
+
+    fn files_changed(&mut self, io: &mut Reactor<N, Owner>, _: Now) {
+        self.files_stirred(io);
     }
 
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

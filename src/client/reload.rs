@@ -3,7 +3,7 @@
 //! It is taken over whole or not at all. Sessions go on whatever has changed; what may no longer be dialled
 //! is not dialled again, and leaves the pool.
 
-use log::{error, info, warn};
+use log::{info, warn};
 
 use super::{Client, Owner, exposures::Difference, secure::Trust};
 use crate::{
@@ -22,11 +22,31 @@ impl Client {
         if self.stage.is_ending() {
             return;
         }
-        let Some(source) = &mut self.source else {
+        let Some(watched) = &mut self.watched else {
             return;
         };
-        if let Err(reason) = source().and_then(|config| self.apply(io, config, now)) {
-            error!("reload: nothing changed: {reason}");
+        let read = watched.read();
+        let outcome = read.and_then(|config| self.apply(io, config, now));
+        if let Some(watched) = &mut self.watched {
+            watched.ended(outcome, Owner::Files, io);
+        }
+    }
+
+    /// One of the files may have changed: they are looked at when nothing more happens to them.
+    pub(super) fn files_stirred<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if !self.stage.is_ending()
+            && let Some(watched) = &mut self.watched
+        {
+            watched.stir(Owner::Files, io);
+        }
+    }
+
+    /// Nothing more happens to them.
+    pub(super) fn files_settled<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if let Some(watched) = &mut self.watched
+            && watched.settled(io)
+        {
+            self.read_again(io, now);
         }
     }
 

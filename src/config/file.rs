@@ -6,8 +6,6 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::Read,
     marker::PhantomData,
     path::{Path, PathBuf},
     str::FromStr,
@@ -25,7 +23,7 @@ use serde_json::error::Category;
 use super::{
     ClientId, ClientLimits, ClientTimeouts, Exposed, HostField, Invalid, Kind, MemoryMax, Networks,
     PoolLimits, ProxyEntry, ProxyOptions, Rule, ServerLimits, ServerTimeouts, ServerUrl, Spec,
-    UpgradeFields,
+    UpgradeFields, files,
     grant::{Binds, max_proxies},
     locate,
     logging::{LogFormat, LogLevel},
@@ -52,10 +50,8 @@ impl Document {
     pub fn read(path: &Path) -> Result<Self, Invalid> {
         let refused =
             |reason: &dyn fmt::Display| Invalid::new(format!("{}: {reason}", path.display()));
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| refused(&error))?;
+        let room = FILE_BYTES_MAX as u64 + 1;
+        let bytes = files::read(path, room).map_err(|error| refused(&error))?;
         if bytes.len() > FILE_BYTES_MAX {
             return Err(refused(&"is larger than 16 MiB, which no configuration is"));
         }

@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod file;
+pub mod files;
 pub mod grant;
 pub mod id;
 #[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
@@ -41,6 +42,7 @@ use std::{
 
 pub use self::{
     access::Networks,
+    files::{Files, Source},
     grant::{ClientGrant, Grant, Proof, Terms},
     id::ClientId,
     identity::Identity,
@@ -60,9 +62,6 @@ pub use self::{
     value::Invalid,
     via::{ProxyUrl, Via},
 };
-
-/// Reads a configuration again, as it was read at the start; the error is what to tell the operator.
-pub type Source<C> = Box<dyn FnMut() -> Result<C, String>>;
 
 /// Everything a server needs to know.
 #[derive(Clone, Debug)]

@@ -1,13 +1,13 @@
 //! Certificates of a private authority, from a file.
 
-use std::{fmt, fs::File, io::Read, path::Path, rc::Rc};
+use std::{fmt, path::Path, rc::Rc};
 
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::Invalid;
+use super::{Invalid, files};
 
 /// Roots to trust: at least one, and each is a certificate.
 #[derive(Clone)]
@@ -60,10 +60,7 @@ impl fmt::Debug for Roots {
 /// It cannot be read, or is too large; the message begins with its name.
 pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, Invalid> {
     let refused = |reason: &dyn fmt::Display| Invalid::new(format!("{}: {reason}", path.display()));
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem))
-        .map_err(|error| refused(&error))?;
+    let pem = files::read(path, FILE_BYTES_MAX + 1).map_err(|error| refused(&error))?;
     if pem.len() as u64 > FILE_BYTES_MAX {
         return Err(refused(
             &"is larger than 4 MiB, which no list of certificates is",

@@ -3,19 +3,12 @@
 //! Owns where it is looked for and what is accepted. What is proved with it, and how, is the link's
 //! business; nothing here or there ever prints it.
 
-use std::{
-    ffi::OsString,
-    fmt,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-    rc::Rc,
-};
+use std::{ffi::OsString, fmt, path::Path, rc::Rc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::value::Invalid;
+use super::{files, value::Invalid};
 
 /// The variable that is looked at after `--token-file` and before the configuration's `token_file`.
 pub const VARIABLE: &str = "SIDING_TOKEN";
@@ -65,16 +58,12 @@ impl Token {
     /// # Errors
     /// The file cannot be read, or holds no acceptable token.
     pub fn read(path: &Path) -> Result<Self, Invalid> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            // Enough to see that it is too long: the longest token, CRLF and one byte more.
-            let room = Self::BYTES_MAX as u64 + 3;
-            File::open(path)?.take(room).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
+        // Enough to see that it is too long: the longest token, CRLF and one byte more.
+        let room = Self::BYTES_MAX as u64 + 3;
         let within =
             |error: &dyn fmt::Display| Invalid::new(format!("{}: {error}", path.display()));
-        Self::new(&read().map_err(|error| within(&error))?).map_err(|error| within(&error))
+        let bytes = files::read(path, room).map_err(|error| within(&error))?;
+        Self::new(&bytes).map_err(|error| within(&error))
     }
 
     /// Whether this is the secret. Takes the same time however wrong it is.

@@ -5,13 +5,7 @@
 //! quick to compute, as it must be for each request; so whoever gets hold of a list can try billions of
 //! passwords a minute, and short ones are worth nothing then.
 
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-    rc::Rc,
-};
+use std::{fmt, path::Path, rc::Rc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{
@@ -20,7 +14,7 @@ use serde::{
 };
 use sha2::Sha256;
 
-use super::value::Invalid;
+use super::{files, value::Invalid};
 use crate::base64;
 
 /// Names, and what proves each; never empty.
@@ -74,13 +68,8 @@ impl Users {
     pub fn read(path: &Path) -> Result<Self, Invalid> {
         let within =
             |error: &dyn fmt::Display| Invalid::new(format!("{}: {error}", path.display()));
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            let room = Self::FILE_BYTES_MAX as u64 + 1;
-            File::open(path)?.take(room).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|error| within(&error))?;
+        let room = Self::FILE_BYTES_MAX as u64 + 1;
+        let bytes = files::read(path, room).map_err(|error| within(&error))?;
         let salt = || {
             let mut salt = [0; SALT_BYTES];
             getrandom::fill(&mut salt).map(|()| salt)

@@ -7,6 +7,11 @@
 //! Socket options cost system calls, so those of accepted sockets are set once, on their listener,
 //! from which they are inherited: to accept a connection takes one `accept4` and one `epoll_ctl`.
 
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "mio_net/no_changes.rs"
+)]
+mod changes;
 mod stream;
 #[cfg_attr(not(target_os = "linux"), path = "mio_net/no_succession.rs")]
 mod succession;
@@ -18,6 +23,7 @@ mod tests;
 use std::{
     fs, io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -32,7 +38,7 @@ use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub use self::stream::Stream;
-use self::{succession::Succession, workers::Workers};
+use self::{changes::Changes, succession::Succession, workers::Workers};
 use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, Ready};
 use crate::{clock::Now, key::Key};
 
@@ -50,6 +56,7 @@ pub struct MioNet {
     workers: Workers,
     signals: Option<Signals>,
     succession: Succession,
+    changes: Changes,
 }
 
 /// Asks a [`MioNet`] from another thread to end, as a signal would.
@@ -64,10 +71,11 @@ struct Bell {
 }
 
 /// The bell's token. Sockets use their slot as a token, and slots are given out from zero: even where
-/// `usize` has 32 bits, memory ends long before the three tokens at the top.
+/// `usize` has 32 bits, memory ends long before the tokens at the top.
 const BELL: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 const SUCCESSOR: Token = Token(usize::MAX - 2);
+const FILES: Token = Token(usize::MAX - 3);
 /// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
 const EVENTS: usize = 1024;
 /// The first stop asks, the second insists; a third says nothing new.
@@ -115,6 +123,7 @@ impl MioNet {
             bell,
             signals: None,
             succession: Succession::default(),
+            changes: Changes::default(),
         })
     }
 
@@ -361,6 +370,10 @@ impl Net for MioNet {
         self.succession.give_up();
     }
 
+    fn watch_files(&mut self, paths: &[PathBuf]) -> io::Result<()> {
+        self.changes.watch_files(paths, self.poll.registry())
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let sleep_max = self.succession.sleep_max();
         self.wait(timeout.into_iter().chain(sleep_max).min())?;
@@ -380,6 +393,7 @@ impl Net for MioNet {
                     }));
                 }
                 SUCCESSOR => events.extend(self.succession.heard().map(Event::Succeeded)),
+                FILES => events.extend(self.changes.files()),
                 Token(index) => events.push(Event::Ready {
                     // Tokens were made from a u32 by `token`.
                     index: index as u32,

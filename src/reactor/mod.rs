@@ -18,6 +18,7 @@
 //! **Work cut short is kept.** What a role gives to [`Reactor::again`] is ready in the next turn
 //! without an event, and the poll does not sleep on it.
 
+mod changes;
 pub mod mio_net;
 pub mod net;
 mod parting;

@@ -11,6 +11,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -139,6 +140,16 @@ pub trait Net {
 
     /// Ends the one that was started and was not heard of.
     fn give_up_successor(&mut self) {}
+
+    /// Watches these files from here on, and none of those before: [`Event::FilesChanged`] tells when one
+    /// of them may hold something else, is there, or is not, by whatever links and folders it is found.
+    /// Nothing where no system tells.
+    ///
+    /// # Errors
+    /// Some of them cannot be watched; the others are.
+    fn watch_files(&mut self, _paths: &[PathBuf]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Waits for events until `timeout` has passed (`None`: for ever) and appends them.
     ///
@@ -277,6 +288,8 @@ pub enum Event {
     Upgrade,
     /// The process that was started to take over has done so, or has failed, and why.
     Succeeded(Result<(), String>),
+    /// One of the files that are [watched](Net::watch_files) may have changed.
+    FilesChanged,
 }
 
 /// How far a process is.

@@ -47,6 +47,9 @@ pub trait Role<N: Net> {
     /// The process that [`Reactor::start_successor`] has started is at work, or has failed, and why.
     fn succeeded(&mut self, _: &mut Reactor<N, Self::Owner>, _: Result<(), String>, _: Now) {}
 
+    /// One of the files that are [watched](Reactor::watch_files) may hold something else now.
+    fn files_changed(&mut self, _: &mut Reactor<N, Self::Owner>, _: Now) {}
+
     /// Everything of this turn was handled: send what there is to send.
     fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
 
@@ -119,6 +122,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 }
                 Event::Upgrade => role.upgrade(self, self.now),
                 Event::Succeeded(outcome) => role.succeeded(self, outcome, self.now),
+                Event::FilesChanged => role.files_changed(self, self.now),
             }
         }
         self.events = events;

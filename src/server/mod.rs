@@ -73,6 +73,7 @@ use crate::{
         net::{Net, Purpose},
     },
     refusals::Refusals,
+    reload::Watched,
     stage::{self, Stage},
     tunnel::{
         Shared,
@@ -101,6 +102,8 @@ pub enum Owner {
     Drain,
     /// The end of the wait for a new process.
     Upgrade,
+    /// The end of what happens to the files of the configuration.
+    Files,
     /// The listener for admins.
     Admin,
     /// A connection of one.
@@ -111,7 +114,7 @@ pub enum Owner {
 pub struct Server {
     config: Rc<ServerConfig>,
     /// Where it was read from, to be read again.
-    source: Option<Source<ServerConfig>>,
+    watched: Option<Watched<ServerConfig>>,
     shared: Shared,
     links: Links,
     proxies: Proxies,
@@ -242,7 +245,7 @@ impl Server {
             upgrade: None,
             awaited: None,
             config: config.clone(),
-            source: None,
+            watched: None,
         };
         for entry in &config.proxies {
             let had = match &mut notes {
@@ -267,9 +270,9 @@ impl Server {
         Ok(server)
     }
 
-    /// From where to read the configuration again when the operator asks for it.
-    pub fn reads_from(&mut self, source: Source<ServerConfig>) {
-        self.source = Some(source);
+    /// From where to read the configuration again when the operator asks for it, or a file has changed.
+    pub fn reads_from<N: Net>(&mut self, source: Source<ServerConfig>, io: &mut Reactor<N, Owner>) {
+        self.watched = Some(Watched::new(source, Owner::Files, io));
     }
 
     /// How many users are connected.
@@ -502,7 +505,7 @@ impl<N: Net> Role<N> for Server {
                 }
             }
             Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
-            Owner::Away(_) | Owner::Rate(_) | Owner::Drain | Owner::Upgrade => {}
+            Owner::Away(_) | Owner::Rate(_) | Owner::Drain | Owner::Upgrade | Owner::Files => {}
         }
     }
 
@@ -515,6 +518,7 @@ impl<N: Net> Role<N> for Server {
                 self.proxy_abandoned(io, proxy);
             }
             Owner::Rate(rate) => self.rate_opens(io, rate, now),
+            Owner::Files => self.files_settled(io, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} users are cut off", self.fronts.len());
@@ -532,6 +536,10 @@ impl<N: Net> Role<N> for Server {
 
     fn resolved(&mut self, _: &mut Reactor<N, Owner>, _: &str, _: &Found, _: Now) {
         // The server dials nobody.
+    }
+
+    fn files_changed(&mut self, io: &mut Reactor<N, Owner>, _: Now) {
+        self.files_stirred(io);
     }
 
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

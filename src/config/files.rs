@@ -1,0 +1,235 @@
+//! The files that a configuration is made of: what they held when they were read, and whether they do still.
+//!
+//! Owns the reading of them: whatever is configured by a file is read by [`read`], so that whoever wants to
+//! know which ones there were has only to ask for a [record](Files::of). It does not know what stands in
+//! them, and watches nothing.
+//!
+//! The record is a list of the thread, against the rule that nothing is: the readers are constructors of
+//! values (a token, a certificate, users), each some calls below the one that asks, and a list in all those
+//! signatures would be there for the reload alone. It exists only while [`Files::of`] runs.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+thread_local! {
+    static RECORD: RefCell<Option<Vec<Seen>>> = const { RefCell::new(None) };
+}
+
+/// Files, and what they held.
+#[derive(Debug, Default)]
+pub struct Files(Vec<Seen>);
+
+/// A file as it was once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    path: PathBuf,
+    /// How much of it is of interest.
+    bytes_max: u64,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// It could not be read.
+    Unread,
+    /// The hash of what it held.
+    Held([u8; 32]),
+    /// A pipe or a device: what was read of it is gone, or comes as often as it is asked for.
+    Passing,
+}
+
+/// From where a configuration was read, and can be read again.
+pub struct Source<C> {
+    read: Box<Read<C>>,
+    files: Files,
+}
+
+/// Reads a configuration; the error is what to tell the operator.
+type Read<C> = dyn FnMut() -> Result<C, String>;
+
+impl<C> Source<C> {
+    /// A configuration that was read from these files.
+    pub fn new(files: Files, read: impl FnMut() -> Result<C, String> + 'static) -> Source<C> {
+        Source {
+            read: Box::new(read),
+            files,
+        }
+    }
+
+    /// Reads it again. Where it is wrong, the files of the last one are still of interest, too.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn read(&mut self) -> Result<C, String> {
+        let (outcome, files) = Files::of(&mut self.read);
+        let before = std::mem::replace(&mut self.files, files);
+        if outcome.is_err() {
+            self.files.add(before);
+        }
+        outcome
+    }
+
+    /// What it was read from the last time.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+}
+
+/// The first `bytes_max` bytes of a file that is part of a configuration.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let outcome = open(path, bytes_max);
+    RECORD.with_borrow_mut(|record| {
+        if let Some(record) = record {
+            record.push(Seen {
+                path: path.to_owned(),
+                bytes_max,
+                state: State::of(&outcome),
+            });
+        }
+    });
+    outcome.map(|(bytes, _)| bytes)
+}
+
+/// What a file holds, and whether it is one that holds it for good.
+fn open(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
+    let file = File::open(path)?;
+    let is_lasting = file.metadata()?.is_file();
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok((bytes, is_lasting))
+}
+
+impl State {
+    fn of(outcome: &io::Result<(Vec<u8>, bool)>) -> State {
+        match outcome {
+            Ok((bytes, true)) => State::Held(Sha256::digest(bytes).into()),
+            Ok((_, false)) => State::Passing,
+            Err(_) => State::Unread,
+        }
+    }
+}
+
+impl Files {
+    /// Does some work, and tells which files were [read](read) for it.
+    pub fn of<T>(work: impl FnOnce() -> T) -> (T, Files) {
+        let before = RECORD.replace(Some(Vec::new()));
+        let done = work();
+        let record = RECORD.replace(before);
+        (done, Files(record.unwrap_or_default()))
+    }
+
+    /// Adds those of `others` that are not among these.
+    pub fn add(&mut self, others: Files) {
+        for other in others.0 {
+            if !self.0.iter().any(|seen| seen.path == other.path) {
+                self.0.push(other);
+            }
+        }
+    }
+
+    /// What there is to watch: nothing, where one of them cannot be read twice, for then none is.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        if self.0.iter().any(|seen| seen.state == State::Passing) {
+            return Vec::new();
+        }
+        self.0.iter().map(|seen| seen.path.clone()).collect()
+    }
+
+    /// The first file that holds something else by now, or can be read, or not any more, unlike before.
+    pub fn changed(&self) -> Option<&Path> {
+        let differs = |seen: &&Seen| {
+            // What has become a pipe would not be opened before somebody else does.
+            let is_file = fs::metadata(&seen.path).is_ok_and(|of| of.is_file());
+            let state = match seen.state {
+                State::Passing => return false,
+                _ if is_file => State::of(&open(&seen.path, seen.bytes_max)),
+                _ => State::Unread,
+            };
+            state != seen.state
+        };
+        self.0.iter().find(differs).map(|seen| &*seen.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::config::token::tests::Folder;
+
+    #[test]
+    fn what_was_read_is_known_and_whether_it_has_changed() {
+        let folder = Folder::new("files");
+        let (kept, changed) = (folder.file("kept", "a"), folder.file("changed", "b"));
+        let absent = folder.path().join("absent");
+        let ((), files) = Files::of(|| {
+            for path in [&kept, &changed, &absent] {
+                let _ = read(path, 10);
+            }
+        });
+        assert_eq!(
+            files.paths(),
+            [kept.clone(), changed.clone(), absent.clone()]
+        );
+        assert_eq!(files.changed(), None);
+        // Another file of the same content is no change.
+        fs::remove_file(&kept).unwrap();
+        assert_eq!(files.changed(), Some(&*kept));
+        folder.file("kept", "a");
+        assert_eq!(files.changed(), None);
+        folder.file("changed", "c");
+        assert_eq!(files.changed(), Some(&*changed));
+        folder.file("changed", "b");
+        folder.file("absent", "");
+        assert_eq!(files.changed(), Some(&*absent));
+    }
+
+    #[test]
+    fn a_record_is_of_its_own_work_alone_and_others_are_added_once() {
+        let folder = Folder::new("files-nested");
+        let [a, b] = ["a", "b"].map(|name| folder.file(name, name));
+        let _ = read(&a, 10);
+        let (inner, mut outer) = Files::of(|| {
+            let ((), inner) = Files::of(|| drop(read(&a, 10)));
+            let _ = read(&b, 10);
+            inner
+        });
+        assert_eq!(outer.paths(), std::slice::from_ref(&b));
+        outer.add(inner);
+        assert_eq!(outer.paths(), [b.clone(), a.clone()]);
+        let ((), again) = Files::of(|| drop(read(&a, 10)));
+        outer.add(again);
+        assert_eq!(outer.paths(), [b, a]);
+    }
+
+    #[test]
+    fn where_a_pipe_was_read_nothing_is_watched() {
+        let folder = Folder::new("files-pipe");
+        let file = folder.file("file", "x");
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo belongs to every system").success());
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::write(pipe, "a secret").unwrap()
+        });
+        let (bytes, files) = Files::of(|| {
+            read(&file, 10).unwrap();
+            read(&pipe, 10).unwrap()
+        });
+        writer.join().unwrap();
+        assert_eq!(bytes, b"a secret");
+        assert!(files.paths().is_empty());
+        assert_eq!(files.changed(), None);
+    }
+}
