@@ -13,3 +13,12 @@ pub struct Now {
     /// The wall clock, since the Unix epoch.
     pub unix: Duration,
 }
+
+impl Now {
+    /// How much more time has passed since `before` by the wall clock than by the monotonic one: what the
+    /// machine has slept, for which Linux and others stop the latter, or by how much the former was set ahead.
+    pub fn skipped_since(&self, before: Now) -> Duration {
+        let by_wall = self.unix.saturating_sub(before.unix);
+        by_wall.saturating_sub(self.instant.saturating_duration_since(before.instant))
+    }
+}

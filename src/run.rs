@@ -36,6 +36,7 @@ pub fn client(config: ClientConfig, source: Source<ClientConfig>) -> Result<(), 
     let mut client = Client::start(config, &mut reactor);
     client.open_admin(&mut reactor)?;
     client.reads_from(source, &mut reactor);
+    client.watches_network(&mut reactor);
     reactor.settled();
     reactor
         .run(&mut client)

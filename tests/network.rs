@@ -12,8 +12,8 @@ use std::{
 };
 
 use common::{
-    AT_ONCE, Hosts, HttpOrigin, HttpUser, Origin, Tunnel, connect, echoes, expect_closed_at_once,
-    expect_pattern,
+    AT_ONCE, Hosts, HttpOrigin, HttpUser, Origin, Siding, Tunnel, connect, echoes,
+    expect_closed_at_once, expect_pattern,
 };
 
 /// Far more than the window of a stream and all buffers on the way.
@@ -108,4 +108,137 @@ fn assert_ended(mut user: TcpStream) {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
     }
+}
+
+/// So long a silence, or the wait for an answer, ends no link while a test of this file runs.
+const NEVER: &str = r#"{"timeouts": {"ping": "10m", "pong": "10m"}}"#;
+
+/// A tunnel by the road whose pings notice nothing, and a session in it.
+fn tunnel_without_pings(hosts: &Hosts, echo: &Origin) -> (Tunnel, TcpStream) {
+    let tunnel = Tunnel::builder()
+        .server_on(&hosts.public(), hosts.link_address())
+        .token("a token of this test only")
+        .server_config(NEVER)
+        .client_config(NEVER)
+        .proxy(hosts.spec("ssh", 8002, echo.address()))
+        .allow(echo.address().to_string())
+        .start();
+    let session = tunnel.connect();
+    echoes(&session);
+    (tunnel, session)
+}
+
+#[test]
+fn a_link_whose_address_is_gone_is_dialled_again_from_the_new_one() {
+    let name = "a_link_whose_address_is_gone_is_dialled_again_from_the_new_one";
+    let Some(hosts) = Hosts::of(name) else { return };
+    let echo = Origin::echo();
+    let (tunnel, session) = tunnel_without_pings(&hosts, &echo);
+    let (server, client) = (tunnel.server.log(), tunnel.client.log());
+    let (server_said, client_said) = (server.mark(), client.mark());
+    hosts.set_address("192.0.2.3/24");
+    // As long as nothing leads to the server, there is nothing to be won.
+    client.wait_for_since(client_said, "the network has changed: None");
+    assert_eq!(client.count(": down ("), 0);
+    hosts.set_route(Some("192.0.2.3"));
+    client.wait_for_since(client_said, ": down (its address is gone)");
+    client.wait_for_since(client_said, ": up to ");
+    server.wait_for_since(server_said, ": up from 192.0.2.3:");
+    assert_ended(session);
+    echoes(&tunnel.connect());
+}
+
+#[test]
+fn an_address_that_comes_back_finds_its_sessions() {
+    let Some(hosts) = Hosts::of("an_address_that_comes_back_finds_its_sessions") else {
+        return;
+    };
+    let echo = Origin::echo();
+    let (tunnel, session) = tunnel_without_pings(&hosts, &echo);
+    let client = tunnel.client.log();
+    hosts.ip(&["address", "flush", "dev", "link0"]);
+    client.wait_for("the network has changed: None");
+    hosts.set_address("192.0.2.2/24");
+    hosts.set_route(Some("192.0.2.2"));
+    client.wait_for("the network has changed: Same");
+    echoes(&session);
+    // A lease that is renewed is the same address once more.
+    let mark = client.mark();
+    let lease = ["valid_lft", "600", "preferred_lft", "600"];
+    hosts.ip(&[
+        &["address", "change", "192.0.2.2/24", "dev", "link0"][..],
+        &lease,
+    ]
+    .concat());
+    client.wait_for_since(mark, "the network has changed: Same");
+    echoes(&session);
+    assert_eq!(client.count(": down ("), 0);
+    assert_eq!(client.count(": up to "), 1);
+}
+
+#[test]
+fn another_way_to_the_server_is_tried_out_before_the_link_is_given_up() {
+    let name = "another_way_to_the_server_is_tried_out_before_the_link_is_given_up";
+    let Some(hosts) = Hosts::of(name) else { return };
+    let echo = Origin::echo();
+    let (tunnel, session) = tunnel_without_pings(&hosts, &echo);
+    let client = tunnel.client.log();
+    hosts.ip(&["address", "add", "192.0.2.9/24", "dev", "link0"]);
+    hosts.set_route(Some("192.0.2.9"));
+    client.wait_for("the network has changed: Other(192.0.2.9)");
+    echoes(&session);
+    assert_eq!(client.count(": down ("), 0);
+    // And if nothing comes back by it, that is soon known.
+    hosts.set_road(false);
+    hosts.set_route(Some("192.0.2.2"));
+    let mark = client.mark();
+    client.wait_for_since(mark, ": down (no answer to ping)");
+    hosts.set_road(true);
+    client.wait_for_since(mark, ": up to ");
+    assert_ended(session);
+}
+
+#[test]
+fn a_client_that_waits_dials_when_a_way_to_the_server_is_there() {
+    let name = "a_client_that_waits_dials_when_a_way_to_the_server_is_there";
+    let Some(hosts) = Hosts::of(name) else { return };
+    let echo = Origin::echo();
+    let (mut tunnel, _session) = tunnel_without_pings(&hosts, &echo);
+    hosts.set_route(None);
+    tunnel.client.kill();
+    let arguments = tunnel.client_arguments();
+    tunnel.client = Siding::start(arguments);
+    let client = tunnel.client.log();
+    // By now it waits for more than three seconds.
+    client.wait_for_count(6, ": down (");
+    let waits = client.mark();
+    // What leads elsewhere is no reason.
+    hosts.ip(&["route", "add", "198.18.0.0/15", "via", "192.0.2.1"]);
+    hosts.set_route(Some("192.0.2.2"));
+    client.wait_for_since(waits, "dialled at once");
+    client.wait_for_since(waits, ": up to ");
+}
+
+#[test]
+fn what_others_do_with_the_network_is_no_reason() {
+    let Some(hosts) = Hosts::of("what_others_do_with_the_network_is_no_reason") else {
+        return;
+    };
+    let echo = Origin::echo();
+    let (tunnel, session) = tunnel_without_pings(&hosts, &echo);
+    let client = tunnel.client.log();
+    let before = client.mark();
+    // As a container comes and goes.
+    hosts.ip(&["link", "add", "br0", "type", "bridge"]);
+    hosts.ip(&["address", "add", "172.17.0.1/16", "dev", "br0"]);
+    hosts.ip(&["link", "set", "br0", "up"]);
+    hosts.ip(&["route", "add", "198.18.0.0/15", "dev", "br0"]);
+    client.wait_for_since(before, "the network has changed: Same");
+    let mark = client.mark();
+    hosts.ip(&["link", "delete", "br0"]);
+    client.wait_for_since(mark, "the network has changed: Same");
+    echoes(&session);
+    let said = client.lines().split_off(before);
+    let loud: Vec<_> = said.iter().filter(|line| !line.contains("DEBUG")).collect();
+    assert!(loud.is_empty(), "{loud:?}");
 }

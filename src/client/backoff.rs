@@ -1,14 +1,16 @@
 //! How long to wait before the link is dialled again.
 //!
 //! Doubling from 0.2 s to 30 s with jitter, so that a thousand clients whose server restarts do not
-//! come back in one instant; from the start again after a link that held for a while.
+//! come back in one instant; from the start again after a link that held for a while, or in another network.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The state of the wait.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
+    /// When another network was last a reason to begin anew.
+    renewed: Option<Instant>,
 }
 
 impl Backoff {
@@ -31,6 +33,16 @@ impl Backoff {
     /// The link was up for `held`.
     pub fn was_up(&mut self, held: Duration) {
         if held >= STABLE {
+            self.failures = 0;
+        }
+    }
+
+    /// The network is another, so that earlier failures say little. Not more often than a link has to hold,
+    /// for one that changes all the time is none.
+    pub fn renew(&mut self, now: Instant) {
+        let lately = |at| now.saturating_duration_since(at) < STABLE;
+        if !self.renewed.is_some_and(lately) {
+            self.renewed = Some(now);
             self.failures = 0;
         }
     }
@@ -76,6 +88,17 @@ mod tests {
         assert_eq!(backoff.next(u32::MAX), FIRST * 4);
         backoff.was_up(Duration::from_secs(30));
         assert_eq!(backoff.next(u32::MAX), FIRST);
+    }
+
+    #[test]
+    fn another_network_begins_anew_but_a_flapping_one_does_not() {
+        let (mut backoff, start) = (Backoff::default(), Instant::now());
+        let mut seconds = Vec::new();
+        for second in [0, 1, 2, 29, 30, 31] {
+            backoff.renew(start + Duration::from_secs(second));
+            seconds.push(backoff.next(u32::MAX).as_millis());
+        }
+        assert_eq!(seconds, [200, 400, 800, 1600, 200, 400]);
     }
 
     #[test]

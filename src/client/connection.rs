@@ -37,14 +37,23 @@ use crate::{
 pub(super) enum Connection {
     /// Before the first attempt, and after the last.
     Idle,
-    /// Until the timer of this key fires.
-    Waiting(Key),
+    /// Until the timer of this key fires, or, where the reason may have passed with it, the network is another.
+    Waiting(Key, Cause),
     Dialling,
     /// The answer to the upgrade is awaited.
     Upgrade(Box<Upgrading>),
     /// Welcome is awaited.
     Hello(Box<Tunnel>, Challenge),
     Up(Box<Tunnel>, Instant),
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The network, perhaps.
+    Passing,
+    /// Somebody who does something about it.
+    Lasting,
 }
 
 /// An upgrade under way.
@@ -105,10 +114,11 @@ impl Connection {
         *self = Connection::Dialling;
     }
 
-    fn key(&self) -> Option<Key> {
+    /// Its socket, or its timer.
+    pub fn key(&self) -> Option<Key> {
         match self {
             Connection::Idle | Connection::Dialling => None,
-            Connection::Waiting(key) => Some(*key),
+            Connection::Waiting(key, _) => Some(*key),
             Connection::Upgrade(upgrading) => Some(upgrading.key),
             Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => Some(tunnel.key),
         }
@@ -210,17 +220,13 @@ impl Client {
         match self.connection {
             Connection::Upgrade(_) => self.upgraded(io, now),
             Connection::Hello(..) | Connection::Up(..) => self.receive(io, now),
-            Connection::Idle | Connection::Waiting(_) | Connection::Dialling => {}
+            Connection::Idle | Connection::Waiting(..) | Connection::Dialling => {}
         }
     }
 
     pub(super) fn link_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         match &mut self.connection {
-            Connection::Waiting(key) => {
-                io.close(*key);
-                self.connection = Connection::Idle;
-                self.connect(io, now);
-            }
+            Connection::Waiting(..) => self.dial_again(io, now),
             Connection::Upgrade(_) | Connection::Hello(..) => {
                 let why = "no welcome within the handshake deadline";
                 self.link_down(io, Down::Passing(why.into()), now);
@@ -230,6 +236,15 @@ impl Client {
                 Err(error) => self.link_failed(io, &error, now),
             },
             Connection::Idle | Connection::Dialling => {}
+        }
+    }
+
+    /// The wait for the next attempt is over.
+    pub(super) fn dial_again<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        if let Connection::Waiting(timer, _) = self.connection {
+            io.close(timer);
+            self.connection = Connection::Idle;
+            self.connect(io, now);
         }
     }
 
@@ -481,7 +496,12 @@ impl Client {
         }
     }
 
-    fn link_failed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, failure: &LinkError, now: Now) {
+    pub(super) fn link_failed<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        failure: &LinkError,
+        now: Now,
+    ) {
         let down = match failure {
             LinkError::Closed(CloseReason::WrongToken, _) => {
                 error!(
@@ -519,6 +539,11 @@ impl Client {
             tunnel.link.close(io, tunnel.key, reason, &down.to_string());
         }
         self.link_down(io, down, now);
+    }
+
+    /// The link's own address is not this machine's any more.
+    pub(super) fn link_stranded<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        self.link_down(io, Down::Passing("its address is gone".into()), now);
     }
 
     /// The link is gone, and all that it carried; it is dialled again after a while.
@@ -572,7 +597,11 @@ impl Client {
             "link {id}: down ({down}), again in {again:.1} s"
         );
         let timer = io.timer(Owner::Link, Deadline::At(now.instant + wait));
-        self.connection = Connection::Waiting(timer);
+        let cause = match down {
+            Down::Passing(_) | Down::Announced(_) => Cause::Passing,
+            Down::Lasting(_) => Cause::Lasting,
+        };
+        self.connection = Connection::Waiting(timer, cause);
     }
 
     /// Remembers what the present link has carried, which is about to go.

@@ -145,6 +145,9 @@ impl Client {
         dial.progress = Progress::Resolving;
         dial.failure = Reason::Unresolvable;
         self.dials.active += 1;
+        if dial.whose == Whose::Link {
+            self.network.resolves();
+        }
         let (place, whose) = (dial.place(), dial.whose);
         let class = self.name_class(&place, whose);
         let host = match place {
@@ -256,6 +259,9 @@ impl Client {
             .collect();
         if found.waiting.is_empty() {
             return self.dial_failed(io, dial, Reason::NotAllowed, now);
+        }
+        if found.whose == Whose::Link {
+            self.network.dials(found.waiting.iter().copied(), io);
         }
         self.attempt(io, dial, now);
     }

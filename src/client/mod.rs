@@ -12,6 +12,7 @@
 //! - `carried`: what a stream is doing here: dialling, raw, or an HTTP exchange.
 //! - `reuse`: connections from the pool: taken, found dead, given up.
 //! - `respond`: the response of an exchange: its head, and whether its connection is parked after it.
+//! - `network`: what there is to do when the network is another, or the machine has slept.
 //! - `watch`: what the client tells of itself.
 
 mod backoff;
@@ -20,6 +21,7 @@ mod connection;
 mod detour;
 mod dial;
 mod exposures;
+mod network;
 mod reload;
 mod respond;
 mod reuse;
@@ -43,6 +45,7 @@ use self::{
     connection::Connection,
     dial::Dials,
     exposures::Exposures,
+    network::Network,
     reload::pool_limits,
     secure::Trust,
     upstream::{Places, Upstream},
@@ -84,6 +87,8 @@ pub enum Owner {
     Drain,
     /// The end of what happens to the files of the configuration.
     Files,
+    /// The end of what happens to the network.
+    Network,
     /// The listener for admins.
     Admin,
     /// A connection of one.
@@ -101,6 +106,7 @@ pub struct Client {
     shared: Shared,
     connection: Connection,
     backoff: Backoff,
+    network: Network,
     dials: Dials,
     /// Towards targets.
     tls: Trust,
@@ -148,6 +154,7 @@ impl Client {
             shared: lend::shared(config.memory_max, config.limits.undelivered, io),
             connection: Connection::Idle,
             backoff: Backoff::default(),
+            network: Network::default(),
             dials: Dials::default(),
             tls: Trust::new("--target-ca", config.target_ca.clone(), None),
             link_tls: Trust::new("--ca", config.ca.clone(), config.identity.clone()),
@@ -423,7 +430,7 @@ impl<N: Net> Role<N> for Client {
                 }
             }
             Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
-            Owner::Dial(_) | Owner::Queued(_) | Owner::Drain | Owner::Files => {}
+            Owner::Dial(_) | Owner::Queued(_) | Owner::Drain | Owner::Files | Owner::Network => {}
         }
     }
 
@@ -435,6 +442,7 @@ impl<N: Net> Role<N> for Client {
             Owner::Queued(carried) => self.queue_timeout(io, carried),
             Owner::Parked(slot) => self.parked_timeout(io, key, slot, now),
             Owner::Files => self.files_settled(io, now),
+            Owner::Network => self.network_settled(io, now),
             Owner::Drain if self.stage != Stage::Draining => {}
             Owner::Drain => {
                 warn!("drain deadline: {} streams are cut off", self.carried.len());
@@ -459,6 +467,14 @@ impl<N: Net> Role<N> for Client {
 
     fn files_changed(&mut self, io: &mut Reactor<N, Owner>, _: Now) {
         self.files_stirred(io);
+    }
+
+    fn network_changed(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        self.network_stirred(io, now);
+    }
+
+    fn clock_skipped(&mut self, io: &mut Reactor<N, Owner>, skipped: Duration, now: Now) {
+        self.has_slept(io, skipped, now);
     }
 
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {

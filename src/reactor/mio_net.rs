@@ -15,6 +15,7 @@ mod changes;
 mod stream;
 #[cfg_attr(not(target_os = "linux"), path = "mio_net/no_succession.rs")]
 mod succession;
+mod way;
 mod workers;
 
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -39,7 +40,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub use self::stream::Stream;
 use self::{changes::Changes, succession::Succession, workers::Workers};
-use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, Ready};
+use super::net::{Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, Ready, Way};
 use crate::{clock::Now, key::Key};
 
 /// The operating system.
@@ -76,6 +77,8 @@ const BELL: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 const SUCCESSOR: Token = Token(usize::MAX - 2);
 const FILES: Token = Token(usize::MAX - 3);
+const NETWORK: Token = Token(usize::MAX - 4);
+const CLOCK: Token = Token(usize::MAX - 5);
 /// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
 const EVENTS: usize = 1024;
 /// The first stop asks, the second insists; a third says nothing new.
@@ -374,6 +377,18 @@ impl Net for MioNet {
         self.changes.watch_files(paths, self.poll.registry())
     }
 
+    fn watch_network(&mut self) -> io::Result<()> {
+        self.changes.watch_network(self.poll.registry())
+    }
+
+    fn way(&self, stream: &Self::Stream) -> Way {
+        way::of(stream)
+    }
+
+    fn source_towards(&self, peer: SocketAddr) -> Option<IpAddr> {
+        way::source_towards(peer).ok().flatten()
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let sleep_max = self.succession.sleep_max();
         self.wait(timeout.into_iter().chain(sleep_max).min())?;
@@ -394,6 +409,8 @@ impl Net for MioNet {
                 }
                 SUCCESSOR => events.extend(self.succession.heard().map(Event::Succeeded)),
                 FILES => events.extend(self.changes.files()),
+                NETWORK => events.extend(self.changes.network()),
+                CLOCK => self.changes.clock(self.poll.registry()),
                 Token(index) => events.push(Event::Ready {
                     // Tokens were made from a u32 by `token`.
                     index: index as u32,

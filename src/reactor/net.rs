@@ -151,6 +151,27 @@ pub trait Net {
         Ok(())
     }
 
+    /// Tells by [`Event::NetworkChanged`], once, when an address, a route or an interface of this machine is
+    /// another than now; then it has to be asked for again. A clock that is set ends a poll from then on.
+    /// Nothing where no system tells.
+    ///
+    /// # Errors
+    /// The system tells others, but not us.
+    fn watch_network(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Which way packets to the peer of a stream take now. It sends none.
+    fn way(&self, _stream: &Self::Stream) -> Way {
+        Way::Same
+    }
+
+    /// From which address of ours packets to `peer` would leave now; `None` where they would not. It sends
+    /// none.
+    fn source_towards(&self, _peer: SocketAddr) -> Option<IpAddr> {
+        None
+    }
+
     /// Waits for events until `timeout` has passed (`None`: for ever) and appends them.
     ///
     /// # Errors
@@ -223,6 +244,20 @@ impl fmt::Display for Peer {
     }
 }
 
+/// The way that packets of a connection take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// They leave from the connection's own address, as ever.
+    Same,
+    /// New ones would leave from this address, the connection's is ours still: what is sent from it may be
+    /// dropped on this way.
+    Other(IpAddr),
+    /// New ones would leave from another address, and the connection's is not ours any more.
+    Lost,
+    /// There is none now.
+    None,
+}
+
 /// What a connection is for; it decides the socket's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -290,6 +325,8 @@ pub enum Event {
     Succeeded(Result<(), String>),
     /// One of the files that are [watched](Net::watch_files) may have changed.
     FilesChanged,
+    /// Something of the [network](Net::watch_network) is another now.
+    NetworkChanged,
 }
 
 /// How far a process is.

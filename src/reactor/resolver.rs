@@ -124,6 +124,12 @@ impl Names {
         result
     }
 
+    /// Knows nothing any more; look-ups under way go on.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.expiry.clear();
+    }
+
     /// Panics when the cache contradicts itself. For tests and the simulator; O(names).
     pub fn check_invariants(&self) {
         assert!(self.known.len() <= KNOWN_MAX, "the known names are bounded");

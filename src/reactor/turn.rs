@@ -50,6 +50,13 @@ pub trait Role<N: Net> {
     /// One of the files that are [watched](Reactor::watch_files) may hold something else now.
     fn files_changed(&mut self, _: &mut Reactor<N, Self::Owner>, _: Now) {}
 
+    /// Something of the machine's network, which is [watched](Reactor::watch_network), is another now.
+    fn network_changed(&mut self, _: &mut Reactor<N, Self::Owner>, _: Now) {}
+
+    /// The machine has slept for so long since the last turn, and no deadline has come nearer meanwhile; or
+    /// its wall clock was set.
+    fn clock_skipped(&mut self, _: &mut Reactor<N, Self::Owner>, _: Duration, _: Now) {}
+
     /// Everything of this turn was handled: send what there is to send.
     fn flush(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now) -> Flushed;
 
@@ -99,7 +106,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let again = self.again.len();
         let mut events = std::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
-        self.now = self.net.now();
+        let before = std::mem::replace(&mut self.now, self.net.now());
+        let skipped = self.now.skipped_since(before);
+        if skipped >= SKIPPED_MIN {
+            role.clock_skipped(self, skipped, self.now);
+        }
         trace!(
             "turn: {} events, {again} kept, slept up to {timeout:?}",
             events.len()
@@ -123,6 +134,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 Event::Upgrade => role.upgrade(self, self.now),
                 Event::Succeeded(outcome) => role.succeeded(self, outcome, self.now),
                 Event::FilesChanged => role.files_changed(self, self.now),
+                Event::NetworkChanged => role.network_changed(self, self.now),
             }
         }
         self.events = events;
@@ -282,6 +294,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         })
     }
 }
+
+/// What a clock may be set by without anybody being told: so long a sleep harms nothing either.
+const SKIPPED_MIN: Duration = Duration::from_secs(5);
 
 /// Fewer entries than this are not worth giving back.
 const TRIM_MIN: usize = 1024;

@@ -160,6 +160,7 @@ impl Link {
             liveness: Liveness {
                 heard: now.instant,
                 pinged: None,
+                due: now.instant,
                 ping,
                 pong,
             },
@@ -331,6 +332,25 @@ impl Link {
         }
     }
 
+    /// Asks the peer whether it is there, out of turn: it has to say so within `soon`, or four times as long as
+    /// it took the last time where that is longer, and never later than it had to anyway.
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn ask(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        key: Key,
+        soon: Duration,
+        now: Now,
+    ) -> Result<(), LinkError> {
+        let slow = self.round_trip.unwrap_or_default().saturating_mul(4);
+        self.liveness.ask(soon.max(slow), now.instant);
+        let mut wire = Wire::to(sockets, key);
+        written(self.websocket.write(&mut wire, Message::Ping(Bytes::new())))?;
+        self.flush(sockets, key).map(|_| ())
+    }
+
     /// Gives back what the WebSocket's buffers have grown to: two batches, which it keeps itself. It is made
     /// anew, where it is sure that nothing is in it.
     fn shrink(&mut self, sockets: &mut dyn Sockets, key: Key) -> Result<(), LinkError> {
@@ -451,6 +471,8 @@ impl Write for Wire<'_> {
 struct Liveness {
     heard: Instant,
     pinged: Option<Instant>,
+    /// By when it has to answer, once it was asked.
+    due: Instant,
     ping: Duration,
     pong: Duration,
 }
@@ -470,7 +492,7 @@ impl Liveness {
 
     fn deadline(&self) -> Instant {
         match self.pinged {
-            Some(pinged) => pinged + self.pong,
+            Some(_) => self.due,
             None => self.heard + self.ping,
         }
     }
@@ -481,9 +503,19 @@ impl Liveness {
         } else if self.pinged.is_some() {
             Alive::No
         } else {
-            self.pinged = Some(now);
+            self.ask(self.pong, now);
             Alive::Ask
         }
+    }
+
+    /// It is asked, and has to answer `within` so long, or when it had to before if that is sooner.
+    fn ask(&mut self, within: Duration, now: Instant) {
+        let due = now + within.min(self.pong);
+        self.due = match self.pinged {
+            Some(_) => self.due.min(due),
+            None => due,
+        };
+        self.pinged.get_or_insert(now);
     }
 }
 
@@ -551,6 +583,7 @@ mod tests {
         let mut liveness = Liveness {
             heard: start,
             pinged: None,
+            due: start,
             ping: Duration::from_secs(15),
             pong: Duration::from_secs(10),
         };
@@ -562,6 +595,21 @@ mod tests {
         assert_eq!(liveness.deadline(), at(39), "any byte is an answer");
         assert_eq!(liveness.timeout(at(39)), Alive::Ask);
         assert_eq!(liveness.timeout(at(49)), Alive::No);
+
+        // Out of turn it has less time, and never more.
+        liveness.heard(at(50));
+        liveness.ask(Duration::from_secs(3), at(51));
+        assert_eq!(liveness.deadline(), at(54));
+        liveness.ask(Duration::from_secs(3), at(52));
+        assert_eq!(liveness.deadline(), at(54));
+        assert_eq!(liveness.timeout(at(54)), Alive::No);
+        liveness.heard(at(54));
+        assert_eq!(liveness.timeout(at(69)), Alive::Ask);
+        liveness.ask(Duration::from_secs(3), at(70));
+        assert_eq!(liveness.deadline(), at(73));
+        liveness.heard(at(71));
+        liveness.ask(Duration::from_secs(60), at(72));
+        assert_eq!(liveness.deadline(), at(82));
     }
 
     #[test]

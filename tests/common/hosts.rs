@@ -130,7 +130,23 @@ impl Hosts {
         self.ip(&["netns", "exec", "road", "sh", "-c", &script]);
     }
 
-    fn ip(&self, words: &[&str]) {
+    /// The client's address is this one, instead of another of its network; nothing leads anywhere from it.
+    pub fn set_address(&self, address: &str) {
+        self.ip(&["address", "flush", "dev", "link0"]);
+        self.ip(&["address", "add", address, "dev", "link0"]);
+    }
+
+    /// From where the client reaches the server: from this address of its own, or not at all.
+    pub fn set_route(&self, source: Option<&str>) {
+        let to = "198.51.100.0/24";
+        match source {
+            Some(source) => self.ip(&["route", "replace", to, "via", "192.0.2.1", "src", source]),
+            None => self.ip(&["route", "delete", to]),
+        }
+    }
+
+    /// `ip` with these words, at the client's host.
+    pub fn ip(&self, words: &[&str]) {
         let mut command = Command::new(require("ip").expect("it was there"));
         let ran = run(command.args(words), Vec::new(), PATIENCE);
         assert!(ran.status.success(), "ip {words:?}: {}", ran.stderr);

@@ -1,6 +1,6 @@
 //! One process of the simulation: a role as released, its reactor, and how a turn of it is taken.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use siding::{
     clock::Now,
@@ -112,6 +112,10 @@ impl<R: Role<SimNet>> Role<SimNet> for Awake<'_, R> {
 
     fn reload(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) {
         self.role.reload(io, now);
+    }
+
+    fn clock_skipped(&mut self, io: &mut Reactor<SimNet, R::Owner>, skipped: Duration, now: Now) {
+        self.role.clock_skipped(io, skipped, now);
     }
 
     fn flush(&mut self, io: &mut Reactor<SimNet, R::Owner>, now: Now) -> Flushed {

@@ -12,6 +12,7 @@
 
 mod allocations;
 mod calm;
+mod clocks;
 mod exchange;
 mod heap;
 mod http;

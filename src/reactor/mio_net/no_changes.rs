@@ -14,6 +14,16 @@ impl Changes {
         Ok(())
     }
 
+    pub fn watch_network(&mut self, _: &Registry) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub fn network(&mut self) -> Option<Event> {
+        None
+    }
+
+    pub fn clock(&mut self, _: &Registry) {}
+
     pub fn files(&mut self) -> Option<Event> {
         None
     }

@@ -198,6 +198,11 @@ impl World {
         self.storm.unix_offset_secs += hours * 3_600;
     }
 
+    /// The wall clock is set ahead, or back.
+    pub fn set_clock_by(&mut self, seconds: i64) {
+        self.storm.unix_offset_secs += seconds;
+    }
+
     pub(super) fn unix(&self) -> Duration {
         let unix = 1_765_000_000 + self.storm.unix_offset_secs;
         Duration::from_secs(unix.unsigned_abs()) + self.now
