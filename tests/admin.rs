@@ -371,20 +371,21 @@ fn it_is_ready_while_it_is_of_use() {
     assert_eq!(page(server, "/healthz"), "ok\n");
     assert_eq!(metrics(server).value("siding_ready", &[]), 0.0);
     assert_eq!(status(server)["not_ready"], "draining");
-    assert_eq!(page(client, "/readyz"), "ready\n", "its streams go on");
+    let reply = eventually("the client knows", || {
+        Some(ask(client, "GET /readyz")).filter(|reply| reply.status == 503)
+    });
+    assert_eq!(reply.text(), "the server drains, no new link yet\n");
+    assert_eq!(metrics(client).value("siding_streams", &[]), 1.0);
+    echoes(&user);
     drop(user);
     assert!(
         tunnel.server.wait().success(),
         "an admin keeps nobody from ending"
     );
-    let reply = eventually("the link is down", || {
-        Some(ask(client, "GET /readyz")).filter(|reply| reply.status == 503)
+    eventually("the link is down", || {
+        let reply = ask(client, "GET /readyz");
+        (reply.status == 503 && reply.text().starts_with("no link to ws://")).then_some(())
     });
-    assert!(
-        reply.text().starts_with("no link to ws://"),
-        "{}",
-        reply.text()
-    );
     assert_eq!(metrics(client).value("siding_links", &[]), 0.0);
     let answered = metrics(client);
     let ended = [("reason", "closed")];
@@ -392,7 +393,7 @@ fn it_is_ready_while_it_is_of_use() {
     let up = [("direction", "up")];
     assert_eq!(
         answered.value("siding_bytes_total", &up),
-        1.0,
+        2.0,
         "of a link that is gone"
     );
 }

@@ -16,11 +16,15 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The next wait; `random` spreads it over its upper half.
     pub fn next(&mut self, random: u32) -> Duration {
-        let whole = FIRST
-            .saturating_mul(1 << self.failures.min(10))
-            .min(LONGEST);
+        let wait = self.due(random);
         self.failures = self.failures.saturating_add(1);
-        spread(whole, random)
+        wait
+    }
+
+    /// What the next wait would be.
+    pub fn due(&self, random: u32) -> Duration {
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
+        spread(doubled.min(LONGEST), random)
     }
 
     /// The wait after an end that will not mend itself soon: a wrong token, or another client of the

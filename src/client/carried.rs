@@ -9,8 +9,8 @@ use std::time::Duration;
 use log::{debug, info};
 
 use super::{
-    Client, Owner,
-    connection::GOODBYE_MAX,
+    Client, LinkId, Owner,
+    connection::{Connection, GOODBYE_MAX},
     dial::Whose,
     upstream::{Admission, Upstream},
 };
@@ -36,15 +36,16 @@ use crate::{
 pub(super) struct Carried {
     pub stream: Handle,
     pub user: UserId,
-    proxy: Proxy,
+    whence: Whence,
     /// It has a place, or waits for one, where there are so many.
     place: Option<Box<Upstream>>,
     pub state: State,
 }
 
-/// The proxy of a stream. Whatever comes by this link is this client's, and its name is here already: no
-/// stream keeps a copy.
-struct Proxy {
+/// By which link a stream comes, and from which proxy there. Whatever comes by a link of ours is this
+/// client's, and its name is here already: no stream keeps a copy.
+struct Whence {
+    link: LinkId,
     port: u16,
     made: u64,
 }
@@ -91,8 +92,8 @@ pub(super) struct Exchange {
     pub idle_max: Option<Duration>,
 }
 
-impl Proxy {
-    fn id(&self, client: &ClientId) -> ProxyId {
+impl Whence {
+    fn proxy_id(&self, client: &ClientId) -> ProxyId {
         ProxyId {
             client: client.shared(),
             port: self.port,
@@ -110,9 +111,14 @@ impl Carried {
         }
     }
 
+    /// The link that carries it.
+    pub fn link(&self) -> LinkId {
+        self.whence.link
+    }
+
     /// Its proxy, which is this client's.
     pub fn proxy_id(&self, client: &ClientId) -> ProxyId {
-        self.proxy.id(client)
+        self.whence.proxy_id(client)
     }
 
     /// Its place, and whether it has it already.
@@ -135,6 +141,7 @@ impl Client {
     pub(super) fn stream_opened<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
+        link: LinkId,
         stream: Handle,
         connect: ProxyConnect,
         now: Now,
@@ -156,7 +163,7 @@ impl Client {
                     user_id:% = user_id; "{user_id}: refused, {reason}: {} port {remote_port}",
                     remote_host.escape_debug()
                 );
-                if let Some(ended) = self.refuse(stream, reason) {
+                if let Some(ended) = self.refuse(link, stream, reason) {
                     self.ends.count(ended.end);
                 }
                 return;
@@ -173,7 +180,8 @@ impl Client {
         let carried = self.carried.insert(Carried {
             stream,
             user: user_id,
-            proxy: Proxy {
+            whence: Whence {
+                link,
                 port: proxy_id.port,
                 made: proxy_id.made,
             },
@@ -183,7 +191,7 @@ impl Client {
                 exchange,
             },
         }) as u32;
-        if let Some(tunnel) = self.connection.tunnel() {
+        if let Some(tunnel) = self.links.up(link) {
             tunnel.mux.adopt(stream, carried);
         }
         match admission {
@@ -270,16 +278,16 @@ impl Client {
         Ok(target)
     }
 
-    fn refuse(&mut self, stream: Handle, reason: Reason) -> Option<Ended> {
+    fn refuse(&mut self, link: LinkId, stream: Handle, reason: Reason) -> Option<Ended> {
         self.schedule();
-        let tunnel = self.connection.tunnel()?;
+        let tunnel = self.links.up(link)?;
         tunnel.mux.abort(stream, reason, &mut self.shared.budget)
     }
 
     /// Remembers which dial a stream waits for.
     pub(super) fn dial_started(&mut self, dial: u32, whose: Whose) {
         match whose {
-            Whose::Link => self.connection.dialling(),
+            Whose::Link => self.links.present = Connection::Dialling(dial),
             Whose::Stream(carried) => {
                 if let Some(Carried {
                     state: State::Dialling { dial: of, .. },
@@ -334,7 +342,7 @@ impl Client {
         let Some(found) = self.carried.get_mut(carried as usize) else {
             return io.close(key);
         };
-        let stream = found.stream;
+        let (link, stream) = (found.link(), found.stream);
         let State::Dialling { exchange, .. } = &mut found.state else {
             return io.close(key);
         };
@@ -355,14 +363,14 @@ impl Client {
             }
         };
         self.schedule();
-        let Some(tunnel) = self.connection.tunnel() else {
+        let Some(tunnel) = self.links.up(link) else {
             return;
         };
         if let Some(happened) = tunnel
             .mux
             .connected(stream, key, io, &mut self.shared.budget, now)
         {
-            self.happened(io, happened, now);
+            self.happened(io, link, happened, now);
         }
     }
 
@@ -375,13 +383,13 @@ impl Client {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
         };
-        let stream = found.stream;
+        let (link, stream) = (found.link(), found.stream);
         let Some(key) = found.key() else { return };
-        let Some(tunnel) = self.connection.tunnel() else {
+        let Some(tunnel) = self.links.up(link) else {
             return;
         };
         if let Some(happened) = tunnel.mux.ready(stream, io, &mut self.shared.budget, now) {
-            self.happened(io, happened, now);
+            self.happened(io, link, happened, now);
         }
         self.schedule();
         let awaits_head = self.carried.get(carried as usize).is_some_and(
@@ -404,7 +412,7 @@ impl Client {
             return;
         };
         let stream = found.stream;
-        let Some(tunnel) = self.connection.tunnel() else {
+        let Some(tunnel) = self.links.up(found.link()) else {
             return;
         };
         match &found.state {
@@ -451,8 +459,8 @@ impl Client {
         let Some(found) = self.carried.get(carried as usize) else {
             return;
         };
-        let stream = found.stream;
-        let ended = self.refuse(stream, reason);
+        let (link, stream) = (found.link(), found.stream);
+        let ended = self.refuse(link, stream, reason);
         let Some(found) = self.remove(io, carried) else {
             return;
         };
@@ -561,7 +569,7 @@ impl Client {
             State::Raw(_) | State::Exchange(..) => "fresh",
         };
         let (client, user, end) = (&self.config.id, carried.user, ended.end);
-        let proxy = carried.proxy.id(client);
+        let proxy = carried.proxy_id(client);
         let seconds = now
             .instant
             .saturating_duration_since(ended.opened)

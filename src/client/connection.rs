@@ -1,10 +1,15 @@
-//! The link to the server: dialled, upgraded, proved, and again after it was lost, for ever.
+//! A link to the server: dialled, upgraded, proved, and again after it was lost, for ever.
 //!
 //! ```text
-//!   Waiting --timer--> Dialling --> Upgrade --101--> Hello --welcome--> Up
-//!      ^                  |            |               |                |
-//!      +------------------+------------+---------------+----------------+
+//!   Waiting --timer--> Dialling --> Upgrade --101--> Hello --welcome--> Up --goaway--> leaving
+//!      ^                  |            |               |                |       |         |
+//!      +------------------+------------+---------------+----------------+-------+        gone
 //! ```
+//!
+//! A server that drains says goaway: what the link carries goes on until it is over or the server closes it,
+//! while another is dialled for whatever is new (see `links`). The end of a link that is leaving has nobody
+//! dial; but where its successor is still waited for, the server has just gone, and the next may be there
+//! now: the wait begins anew.
 
 use std::{
     fmt,
@@ -13,7 +18,10 @@ use std::{
 
 use log::{Level, error, info, log, warn};
 
-use super::{Client, Owner, dial::Whose, exposures::Answered, upstream::Upstream};
+use super::{
+    Client, Owner, carried::Carried, dial::Whose, exposures::Answered, links::LinkId,
+    upstream::Upstream,
+};
 use crate::{
     clock::Now,
     http::{Gather, Gathered},
@@ -37,13 +45,19 @@ use crate::{
 pub(super) enum Connection {
     /// Before the first attempt, and after the last.
     Idle,
-    /// Until the timer of this key fires, or, where the reason may have passed with it, the network is another.
-    Waiting(Key, Cause),
-    Dialling,
+    /// Until the timer fires, at this time, or, where the reason may have passed with it, the network is another.
+    Waiting {
+        timer: Key,
+        until: Instant,
+        cause: Cause,
+    },
+    /// By this dial.
+    Dialling(u32),
     /// The answer to the upgrade is awaited.
     Upgrade(Box<Upgrading>),
     /// Welcome is awaited.
     Hello(Box<Tunnel>, Challenge),
+    /// And when it came up.
     Up(Box<Tunnel>, Instant),
 }
 
@@ -82,6 +96,14 @@ impl Connection {
         }
     }
 
+    /// The same, to look at.
+    pub fn any_tunnel(&self) -> Option<&Tunnel> {
+        match self {
+            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => Some(tunnel),
+            _ => None,
+        }
+    }
+
     /// The tunnel of a link whose server has proved itself.
     pub fn up(&self) -> Option<&Tunnel> {
         match self {
@@ -94,44 +116,13 @@ impl Connection {
         matches!(self, Connection::Up(..))
     }
 
-    /// Payload bytes that the present link has carried.
-    pub fn carried(&self) -> u64 {
-        match self {
-            Connection::Up(tunnel, _) => tunnel.mux.carried(),
-            _ => 0,
-        }
-    }
-
-    /// What the present link has sent.
-    fn sent(&self) -> Sent {
-        match self {
-            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => tunnel.sent(),
-            _ => Sent::default(),
-        }
-    }
-
-    pub fn dialling(&mut self) {
-        *self = Connection::Dialling;
-    }
-
     /// Its socket, or its timer.
     pub fn key(&self) -> Option<Key> {
         match self {
-            Connection::Idle | Connection::Dialling => None,
-            Connection::Waiting(key, _) => Some(*key),
+            Connection::Idle | Connection::Dialling(_) => None,
+            Connection::Waiting { timer, .. } => Some(*timer),
             Connection::Upgrade(upgrading) => Some(upgrading.key),
             Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => Some(tunnel.key),
-        }
-    }
-
-    /// Panics where the invariants do not hold.
-    pub fn check_invariants(&self, held: usize) {
-        if let Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) = self {
-            tunnel.mux.check_invariants();
-            assert!(
-                tunnel.mux.held() <= held,
-                "the budget holds at least what the link does"
-            );
         }
     }
 }
@@ -147,7 +138,8 @@ impl fmt::Display for Down {
 impl Client {
     /// What the present link has sent.
     pub fn sent(&self) -> Sent {
-        self.connection.sent()
+        let tunnel = self.links.present.any_tunnel();
+        tunnel.map_or_else(Sent::default, Tunnel::sent)
     }
 
     /// Dials the server.
@@ -165,20 +157,21 @@ impl Client {
         result: Result<(Key, Peer), Reason>,
         now: Now,
     ) {
+        let id = self.links.id();
         let (key, peer) = match result {
             Ok(connected) => connected,
             // No rule of ours is about the server: it is the proxy before it that has said no. To ask again
             // soon may lock an account.
             Err(Reason::NotAllowed) => {
                 let why = "the proxy does not let it through";
-                return self.link_down(io, Down::Lasting(why.into()), now);
+                return self.link_down(io, id, Down::Lasting(why.into()), now);
             }
             Err(reason) => {
                 let why = match self.config.via.proxy() {
                     Some(proxy) => format!("{reason} via {proxy}"),
                     None => reason.to_string(),
                 };
-                return self.link_down(io, Down::Passing(why), now);
+                return self.link_down(io, id, Down::Passing(why), now);
             }
         };
         let leaves =
@@ -189,7 +182,7 @@ impl Client {
                 self.config.server
             );
         }
-        io.set_owner(key, Owner::Link);
+        io.set_owner(key, Owner::Link(id));
         io.set_deadline(
             key,
             Deadline::At(now.instant + self.config.timeouts.handshake),
@@ -205,52 +198,62 @@ impl Client {
         // The first bytes on this connection: there is room for them, or nobody is there.
         let written = io.write(key, request.as_bytes());
         let gather = Gather::default();
-        self.connection = Connection::Upgrade(Box::new(Upgrading {
+        self.links.present = Connection::Upgrade(Box::new(Upgrading {
             key,
             asking,
             nonce,
             gather,
         }));
         if !matches!(written, Ok(n) if n == request.len()) {
-            self.link_down(io, Down::Passing("upgrade not sent".into()), now);
+            self.link_down(io, id, Down::Passing("upgrade not sent".into()), now);
         }
     }
 
-    pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        match self.connection {
-            Connection::Upgrade(_) => self.upgraded(io, now),
-            Connection::Hello(..) | Connection::Up(..) => self.receive(io, now),
-            Connection::Idle | Connection::Waiting(..) | Connection::Dialling => {}
+    pub(super) fn link_ready<N: Net>(&mut self, io: &mut Reactor<N, Owner>, id: LinkId, now: Now) {
+        if self.links.is_present(id) && matches!(self.links.present, Connection::Upgrade(_)) {
+            self.upgraded(io, now);
+        } else {
+            self.receive(io, id, now);
         }
     }
 
-    pub(super) fn link_timeout<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        match &mut self.connection {
-            Connection::Waiting(..) => self.dial_again(io, now),
+    pub(super) fn link_timeout<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        id: LinkId,
+        now: Now,
+    ) {
+        if let Some(tunnel) = self.links.up(id) {
+            return match tunnel.link.timeout(io, tunnel.key, now) {
+                Ok(()) => io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline())),
+                Err(error) => self.link_failed(io, id, &error, now),
+            };
+        }
+        if !self.links.is_present(id) {
+            return;
+        }
+        match &self.links.present {
+            Connection::Waiting { .. } => self.dial_again(io, now),
             Connection::Upgrade(_) | Connection::Hello(..) => {
                 let why = "no welcome within the handshake deadline";
-                self.link_down(io, Down::Passing(why.into()), now);
+                self.link_down(io, id, Down::Passing(why.into()), now);
             }
-            Connection::Up(tunnel, _) => match tunnel.link.timeout(io, tunnel.key, now) {
-                Ok(()) => io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline())),
-                Err(error) => self.link_failed(io, &error, now),
-            },
-            Connection::Idle | Connection::Dialling => {}
+            Connection::Idle | Connection::Dialling(_) | Connection::Up(..) => {}
         }
     }
 
     /// The wait for the next attempt is over.
     pub(super) fn dial_again<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        if let Connection::Waiting(timer, _) = self.connection {
+        if let Connection::Waiting { timer, .. } = self.links.present {
             io.close(timer);
-            self.connection = Connection::Idle;
+            self.links.present = Connection::Idle;
             self.connect(io, now);
         }
     }
 
     /// Reads the answer to the upgrade, as far as it has come.
     fn upgraded<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        let Connection::Upgrade(upgrading) = &mut self.connection else {
+        let Connection::Upgrade(upgrading) = &mut self.links.present else {
             return;
         };
         let key = upgrading.key;
@@ -279,7 +282,7 @@ impl Client {
             ),
             Gathered::Failed(error) => Down::Passing(error.to_string()),
         };
-        self.link_down(io, down, now);
+        self.link_down(io, self.links.id(), down, now);
     }
 
     fn say_hello<N: Net>(
@@ -290,7 +293,7 @@ impl Client {
         surplus: Vec<u8>,
         now: Now,
     ) {
-        let id = &self.config.id;
+        let client = &self.config.id;
         let timeouts = &self.config.timeouts;
         let link = Link::new(Side::Client, surplus, timeouts.ping, timeouts.pong, now);
         let mut mux = Mux::new(Side::Client, &self.shared.budget);
@@ -298,36 +301,37 @@ impl Client {
             .config
             .token
             .as_ref()
-            .map(|token| challenge.prove(token.as_bytes(), Prover::Client, id.as_str()));
+            .map(|token| challenge.prove(token.as_bytes(), Prover::Client, client.as_str()));
         mux.control(
             Kind::Hello,
             &Hello {
-                id: id.to_string(),
+                id: client.to_string(),
                 proof,
                 window: self.shared.budget.window_initial(),
                 version: env!("CARGO_PKG_VERSION").into(),
             },
         );
-        self.connection = Connection::Hello(Box::new(Tunnel::new(key, link, mux)), challenge);
+        let tunnel = Box::new(Tunnel::new(key, link, mux));
+        self.links.present = Connection::Hello(tunnel, challenge);
         self.schedule();
-        self.receive(io, now);
+        self.receive(io, self.links.id(), now);
     }
 
-    fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+    fn receive<N: Net>(&mut self, io: &mut Reactor<N, Owner>, id: LinkId, now: Now) {
         loop {
-            let Some(tunnel) = self.connection.tunnel() else {
+            let Some(tunnel) = self.links.tunnel(id) else {
                 return;
             };
             match tunnel.receive(io, &mut self.shared, now) {
-                Ok(Some(happened)) => self.happened(io, happened, now),
+                Ok(Some(happened)) => self.happened(io, id, happened, now),
                 Ok(None) => break,
-                Err(error) => return self.link_failed(io, &error, now),
+                Err(error) => return self.link_failed(io, id, &error, now),
             }
         }
-        if let Connection::Up(tunnel, _) = &self.connection {
+        if let Some(tunnel) = self.links.up(id) {
             io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline()));
         }
-        if let Some(tunnel) = self.connection.tunnel()
+        if let Some(tunnel) = self.links.tunnel(id)
             && tunnel.link.is_scheduled()
         {
             io.again(tunnel.key);
@@ -336,20 +340,30 @@ impl Client {
         self.schedule();
     }
 
-    pub(super) fn flush_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
+    /// Sends what the streams of all links have to say. Links take turns: none has more than its share of
+    /// one turn.
+    pub(super) fn flush_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
+        let mut flushed = Flushed::Idle;
+        for id in self.links.ids() {
+            if let Flushed::More = self.flush_link(io, id, now) {
+                self.schedule();
+                flushed = Flushed::More;
+            }
+        }
+        flushed
+    }
+
+    fn flush_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>, id: LinkId, now: Now) -> Flushed {
         loop {
-            let Some(tunnel) = self.connection.tunnel() else {
+            let Some(tunnel) = self.links.tunnel(id) else {
                 return Flushed::Idle;
             };
             match tunnel.flush(io, &mut self.shared, now) {
-                Ok(Flush::Happened(happened)) => self.happened(io, happened, now),
+                Ok(Flush::Happened(happened)) => self.happened(io, id, happened, now),
                 Ok(Flush::Idle | Flush::Blocked) => return Flushed::Idle,
-                Ok(Flush::More) => {
-                    self.schedule();
-                    return Flushed::More;
-                }
+                Ok(Flush::More) => return Flushed::More,
                 Err(error) => {
-                    self.link_failed(io, &error, now);
+                    self.link_failed(io, id, &error, now);
                     return Flushed::Idle;
                 }
             }
@@ -359,16 +373,17 @@ impl Client {
     pub(super) fn happened<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
+        id: LinkId,
         happened: Happened,
         now: Now,
     ) {
         match happened {
             Happened::Control(kind, payload) => {
-                if let Err(down) = self.control(io, kind, &payload, now) {
-                    self.goodbye_and_down(io, CloseReason::Protocol, down, now);
+                if let Err(down) = self.control(io, id, kind, &payload, now) {
+                    self.goodbye_and_down(io, id, CloseReason::Protocol, down, now);
                 }
             }
-            Happened::Opened(stream, connect) => self.stream_opened(io, stream, connect, now),
+            Happened::Opened(stream, connect) => self.stream_opened(io, id, stream, connect, now),
             Happened::HalfClosed(carried) => self.half_closed(io, carried),
             Happened::Ended(carried, ended) => self.stream_ended(io, carried, ended, now),
             Happened::Orphaned(orphan) => self.stream_orphaned(io, orphan, now),
@@ -380,30 +395,61 @@ impl Client {
     fn control<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
+        id: LinkId,
         kind: Kind,
         payload: &[u8],
         now: Now,
     ) -> Result<(), Down> {
-        match (kind, &mut self.connection) {
-            (Kind::Welcome, Connection::Hello(..)) => self.welcome(io, &parse(payload)?, now),
-            (Kind::ProxyOpened, Connection::Up(..)) => {
+        let is_present = self.links.is_present(id);
+        let is_up = self.links.up(id).is_some();
+        match kind {
+            Kind::Welcome if !is_up => self.welcome(io, &parse(payload)?, now),
+            Kind::ProxyOpened if is_up => {
                 let opened = parse(payload)?;
-                self.proxy_opened(&opened);
+                // Of a server that drains, it tells of a listener that is closed by now.
+                if is_present {
+                    self.proxy_opened(&opened);
+                }
                 Ok(())
             }
-            (Kind::Goaway, Connection::Up(tunnel, _)) => {
-                tunnel.mux.peer_leaves();
-                info!(
-                    client = self.config.id.as_str(),
-                    say = "the server is about to stop";
-                    "link {}: server drains", self.config.id
-                );
+            Kind::Goaway if is_up => {
+                if is_present {
+                    self.server_drains(io, now);
+                }
                 Ok(())
             }
             _ => Err(Down::Passing(format!(
                 "unexpected {} from server",
                 kind.name()
             ))),
+        }
+    }
+
+    /// The server takes no new users: its link goes on with what it carries, and another is dialled for
+    /// what is new.
+    fn server_drains<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let id = self.links.id();
+        let Some(since) = self.links.leave() else {
+            return;
+        };
+        let of_link = |carried: &Carried| carried.link() == id;
+        let streams = self.carried.iter().filter(|(_, it)| of_link(it)).count();
+        let (client, is_ending) = (&self.config.id, self.stage.is_ending());
+        let then = if is_ending { "" } else { "; dialling again" };
+        info!(
+            client = client.as_str(),
+            streams,
+            say:% = format_args!("the server is about to stop; {streams} streams may finish{then}");
+            "link {client}: server drains, {streams} streams may finish{then}"
+        );
+        if let Some(oldest) = self.links.surplus() {
+            let down = Down::Passing("too many links are leaving".into());
+            self.goodbye_and_down(io, oldest, CloseReason::Done, down, now);
+        }
+        if !is_ending {
+            self.backoff
+                .was_up(now.instant.saturating_duration_since(since));
+            self.dial_soon(io, now);
         }
     }
 
@@ -414,7 +460,7 @@ impl Client {
         welcome: &Welcome,
         now: Now,
     ) -> Result<(), Down> {
-        let Connection::Hello(_, challenge) = &self.connection else {
+        let Connection::Hello(_, challenge) = &self.links.present else {
             return Ok(());
         };
         if let Some(token) = &self.config.token {
@@ -433,7 +479,7 @@ impl Client {
             }
         }
         let Connection::Hello(mut tunnel, _) =
-            std::mem::replace(&mut self.connection, Connection::Idle)
+            std::mem::replace(&mut self.links.present, Connection::Idle)
         else {
             return Ok(());
         };
@@ -451,7 +497,7 @@ impl Client {
             tunnel.mux.control(Kind::ProxyOpen, &open);
         }
         io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline()));
-        self.connection = Connection::Up(tunnel, now.instant);
+        self.links.present = Connection::Up(tunnel, now.instant);
         self.schedule();
         Ok(())
     }
@@ -461,7 +507,7 @@ impl Client {
             Answered::Wish(spec) => spec,
             Answered::Nobody(close) => {
                 if let (Some(close), true) = (close, self.closes)
-                    && let Some(tunnel) = self.connection.tunnel()
+                    && let Some(tunnel) = self.links.present.tunnel()
                 {
                     tunnel.mux.control(Kind::ProxyClose, &close);
                     self.schedule();
@@ -499,6 +545,7 @@ impl Client {
     pub(super) fn link_failed<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
+        id: LinkId,
         failure: &LinkError,
         now: Now,
     ) {
@@ -511,7 +558,8 @@ impl Client {
                 );
                 Down::Lasting(failure.to_string())
             }
-            LinkError::Closed(CloseReason::Replaced, _) => {
+            // Whoever it was that took over from a link that is leaving, it was to be expected.
+            LinkError::Closed(CloseReason::Replaced, _) if self.links.is_present(id) => {
                 error!(
                     client = self.config.id.as_str();
                     "link {}: another client of this id has taken over",
@@ -523,56 +571,64 @@ impl Client {
             _ => Down::Passing(failure.to_string()),
         };
         match failure.goodbye() {
-            Some((reason, _)) => self.goodbye_and_down(io, reason, down, now),
-            None => self.link_down(io, down, now),
+            Some((reason, _)) => self.goodbye_and_down(io, id, reason, down, now),
+            None => self.link_down(io, id, down, now),
         }
     }
 
     fn goodbye_and_down<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
+        id: LinkId,
         reason: CloseReason,
         down: Down,
         now: Now,
     ) {
-        if let Some(tunnel) = self.connection.tunnel() {
+        if let Some(tunnel) = self.links.tunnel(id) {
             tunnel.link.close(io, tunnel.key, reason, &down.to_string());
         }
-        self.link_down(io, down, now);
+        self.link_down(io, id, down, now);
     }
 
-    /// The link's own address is not this machine's any more.
+    /// The present link's own address is not this machine's any more.
     pub(super) fn link_stranded<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        self.link_down(io, Down::Passing("its address is gone".into()), now);
+        let down = Down::Passing("its address is gone".into());
+        self.link_down(io, self.links.id(), down, now);
     }
 
-    /// The link is gone, and all that it carried; it is dialled again after a while.
-    fn link_down<N: Net>(&mut self, io: &mut Reactor<N, Owner>, down: Down, now: Now) {
-        if let Some(key) = self.connection.key() {
+    /// A link is gone, and all that it carried; the present one is dialled again after a while.
+    fn link_down<N: Net>(&mut self, io: &mut Reactor<N, Owner>, id: LinkId, down: Down, now: Now) {
+        let was_present = self.links.is_present(id);
+        let mut link = self.links.remove(id);
+        let was_up = link.is_up();
+        if let Some(key) = link.key() {
             // Lets what was said last arrive before the socket goes, whatever the server still sends.
             io.linger_at_most(key, GOODBYE_MAX);
         }
-        self.leave_link();
-        let mut connection = std::mem::replace(&mut self.connection, Connection::Idle);
-        let was_up = connection.is_up();
-        if let Connection::Up(_, since) = connection {
+        if let Connection::Up(_, since) = link
+            && !self.links.present.is_up()
+        {
             self.backoff
                 .was_up(now.instant.saturating_duration_since(since));
         }
-        if let Some(tunnel) = connection.tunnel() {
-            let orphans = tunnel
-                .mux
-                .end_all(Reason::LinkLost, &mut self.shared.budget);
+        let mut cut = 0;
+        if let Some(tunnel) = link.tunnel() {
+            self.remember(tunnel);
+            let budget = &mut self.shared.budget;
+            let orphans = tunnel.mux.end_all(Reason::LinkLost, budget);
+            cut = orphans.len();
             for orphan in orphans {
                 self.stream_orphaned(io, orphan, now);
             }
         }
+        if !was_present {
+            self.say_left(&down, cut);
+            return self.dial_sooner(io, now);
+        }
         if self.stage.is_ending() {
             return;
         }
-        let mut random = [0; 4];
-        io.random(&mut random);
-        let random = u32::from_ne_bytes(random);
+        let random = random(io);
         let wait = match down {
             Down::Passing(_) | Down::Announced(_) => self.backoff.next(random),
             Down::Lasting(_) => self.backoff.longest(random),
@@ -596,37 +652,96 @@ impl Client {
             say:% = format_args!("{lost} {server} ({down}); trying again in {again:.1} s");
             "link {id}: down ({down}), again in {again:.1} s"
         );
-        let timer = io.timer(Owner::Link, Deadline::At(now.instant + wait));
         let cause = match down {
             Down::Passing(_) | Down::Announced(_) => Cause::Passing,
             Down::Lasting(_) => Cause::Lasting,
         };
-        self.connection = Connection::Waiting(timer, cause);
+        self.wait(io, wait, cause, now);
     }
 
-    /// Remembers what the present link has carried, which is about to go.
-    fn leave_link(&mut self) {
-        self.counters.bytes += self.connection.carried();
-        if let Some(tunnel) = self.connection.up() {
-            self.past.add(tunnel.mux.traffic());
+    /// What the log is told of the end of a link that was leaving.
+    fn say_left(&self, down: &Down, cut: usize) {
+        let client = &self.config.id;
+        match (down, cut) {
+            (Down::Announced(_), 0) => info!("link {client}: drained, the old one is closed"),
+            (_, 0) => info!("link {client}: the old one is closed ({down})"),
+            _ => warn!("link {client}: the old one is closed ({down}), {cut} streams are cut off"),
         }
     }
 
-    /// Says goodbye: the process is about to end.
-    pub(super) fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        if let Some(tunnel) = self.connection.tunnel() {
-            tunnel
-                .link
-                .close(io, tunnel.key, CloseReason::Done, "client stops");
-        }
-        self.leave_link();
-        match std::mem::replace(&mut self.connection, Connection::Idle) {
-            Connection::Hello(tunnel, _) | Connection::Up(tunnel, _) => {
-                io.linger(tunnel.key, GOODBYE_MAX);
+    /// Dials after the wait that is due now.
+    fn dial_soon<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let wait = self.backoff.next(random(io));
+        self.wait(io, wait, Cause::Passing, now);
+    }
+
+    /// A link that was leaving has ended. Whoever takes its server's place could often not be there before:
+    /// a long wait for it that began meanwhile is over soon.
+    fn dial_sooner<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let due = self.backoff.due(random(io));
+        if let Connection::Waiting { timer, until, .. } = &mut self.links.present {
+            let sooner = now.instant + due;
+            if sooner < *until {
+                io.set_deadline(*timer, Deadline::At(sooner));
+                *until = sooner;
             }
-            _ => {}
         }
     }
+
+    fn wait<N: Net>(&mut self, io: &mut Reactor<N, Owner>, wait: Duration, cause: Cause, now: Now) {
+        let until = now.instant + wait;
+        let timer = io.timer(Owner::Link(self.links.id()), Deadline::At(until));
+        self.links.present = Connection::Waiting {
+            timer,
+            until,
+            cause,
+        };
+    }
+
+    /// Remembers what a link has carried, which is about to go.
+    fn remember(&mut self, tunnel: &Tunnel) {
+        self.counters.bytes += tunnel.mux.carried();
+        self.past.add(tunnel.mux.traffic());
+    }
+
+    /// Gives up what is not yet a link: nobody is to come any more.
+    pub(super) fn forgo_link<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if self.links.present.is_up() {
+            return;
+        }
+        match self.links.remove(self.links.id()) {
+            Connection::Dialling(dial) => self.cancel_dial(io, dial),
+            Connection::Hello(mut tunnel, _) => say_goodbye(io, &mut tunnel),
+            attempt => {
+                if let Some(key) = attempt.key() {
+                    io.close(key);
+                }
+            }
+        }
+    }
+
+    /// Says goodbye on all links: the process is about to end.
+    pub(super) fn goodbye<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        self.forgo_link(io);
+        for id in self.links.ids() {
+            if let Connection::Up(mut tunnel, _) = self.links.remove(id) {
+                say_goodbye(io, &mut tunnel);
+                self.remember(&tunnel);
+            }
+        }
+    }
+}
+
+fn say_goodbye<N: Net>(io: &mut Reactor<N, Owner>, tunnel: &mut Tunnel) {
+    let reason = CloseReason::Done;
+    tunnel.link.close(io, tunnel.key, reason, "client stops");
+    io.linger(tunnel.key, GOODBYE_MAX);
+}
+
+fn random<N: Net>(io: &mut Reactor<N, Owner>) -> u32 {
+    let mut random = [0; 4];
+    io.random(&mut random);
+    u32::from_ne_bytes(random)
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Down> {

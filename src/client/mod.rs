@@ -1,10 +1,11 @@
-//! The private role: one link to the server, and a connection to a target for each stream in it.
+//! The private role: a link to the server, and a connection to a target for each stream in it.
 //!
 //! ```text
 //!   server --> link --(stream)--> carried --> dial, or take from the pool --> target
 //! ```
 //!
-//! - `connection`: the link itself: dial, upgrade, hello, and again after it was lost, for ever.
+//! - `links`: the link that takes new streams, and those that only finish theirs, since their servers drain.
+//! - `connection`: a link itself: dial, upgrade, hello, and again after it was lost, for ever.
 //! - `dial`: from a target to a connected socket, several addresses tried, TLS if it is asked for.
 //! - `detour`: to the server through an HTTP proxy.
 //! - `secure`: whom TLS trusts.
@@ -21,6 +22,7 @@ mod connection;
 mod detour;
 mod dial;
 mod exposures;
+mod links;
 mod network;
 mod reload;
 mod respond;
@@ -39,12 +41,13 @@ use std::{
 use log::{Level, debug, info, log_enabled, warn};
 use slab::Slab;
 
+pub use self::links::LinkId;
 use self::{
     backoff::Backoff,
     carried::{Carried, State},
-    connection::Connection,
     dial::Dials,
     exposures::Exposures,
+    links::Links,
     network::Network,
     reload::pool_limits,
     secure::Trust,
@@ -71,8 +74,8 @@ use crate::{
 /// The client's label of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The link, or the wait before the next attempt at one.
-    Link,
+    /// A link, or the wait before the attempt at it.
+    Link(LinkId),
     /// The clock of a dial.
     Dial(u32),
     /// One attempt of a dial.
@@ -104,7 +107,7 @@ pub struct Client {
     /// The present server closes a proxy when it is asked to.
     closes: bool,
     shared: Shared,
-    connection: Connection,
+    links: Links,
     backoff: Backoff,
     network: Network,
     dials: Dials,
@@ -115,7 +118,7 @@ pub struct Client {
     carried: Slab<Carried>,
     pool: Pool<Upstream>,
     places: Places,
-    /// Its `bytes` are those of earlier links.
+    /// Its `bytes` are those of links that are gone.
     counters: Counters,
     /// Streams that the server has opened since the start.
     opened: u64,
@@ -152,7 +155,7 @@ impl Client {
     pub fn start<N: Net>(config: ClientConfig, io: &mut Reactor<N, Owner>) -> Client {
         let mut client = Client {
             shared: lend::shared(config.memory_max, config.limits.undelivered, io),
-            connection: Connection::Idle,
+            links: Links::new(),
             backoff: Backoff::default(),
             network: Network::default(),
             dials: Dials::default(),
@@ -214,8 +217,9 @@ impl Client {
 
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
+        let of_links = self.links.all_up().map(|tunnel| tunnel.mux.carried());
         Counters {
-            bytes: self.counters.bytes + self.connection.carried(),
+            bytes: self.counters.bytes + of_links.sum::<u64>(),
             ..self.counters
         }
     }
@@ -245,9 +249,15 @@ impl Client {
         self.shared.budget.held_by_streams() + io.unread_bytes()
     }
 
-    /// What the link has come to; `None` without one.
-    pub fn link(&mut self) -> Option<LinkState> {
-        Some(self.connection.tunnel()?.state())
+    /// What the links have come to, those included that only finish their streams, and the socket of each.
+    pub fn link_states(&self) -> impl Iterator<Item = (Key, LinkState)> {
+        let up = self.links.all_up();
+        up.map(|tunnel| (tunnel.key, tunnel.state()))
+    }
+
+    /// How many links are up, those included that only finish their streams.
+    pub fn links(&self) -> usize {
+        self.links.all_up().count()
     }
 
     /// The connections that are parked.
@@ -260,9 +270,9 @@ impl Client {
         self.pool.len()
     }
 
-    /// Whether the link is up.
+    /// Whether a link is up that takes new streams.
     pub fn is_linked(&self) -> bool {
-        self.connection.is_up()
+        self.links.present.is_up()
     }
 
     /// Says now and then, where anybody wants to know, what the pool has done since.
@@ -285,7 +295,7 @@ impl Client {
         self.reported = (now.instant, self.pool.counters().clone());
     }
 
-    /// The link's mux has something to say.
+    /// The mux of a link has something to say.
     fn schedule(&mut self) {
         self.scheduled = true;
     }
@@ -301,21 +311,26 @@ impl Client {
         }
     }
 
-    /// Resets streams whose readers stand still while new ones have to be refused.
+    /// Resets streams whose readers stand still while new ones have to be refused, from the link that holds
+    /// most of such bytes.
     fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         if !self.shared.is_short(now) {
             return;
         }
         let mut reset = 0;
         while self.shared.budget.pressure() >= Pressure::Full {
-            let Some(tunnel) = self.connection.tunnel() else {
+            let ids = self.links.ids();
+            let stalled = |id| Some((id, self.links.up(id)?.mux.stalled(now)));
+            let most = ids.filter_map(stalled).max_by_key(|(_, stalled)| *stalled);
+            let Some((id, _)) = most else { break };
+            let Some(tunnel) = self.links.up(id) else {
                 break;
             };
             let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
                 break;
             };
             reset += 1;
-            self.happened(io, happened, now);
+            self.happened(io, id, happened, now);
             self.schedule();
         }
         if reset > 0 {
@@ -324,10 +339,7 @@ impl Client {
     }
 
     fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        let flushed = self
-            .connection
-            .tunnel()
-            .is_none_or(|tunnel| tunnel.is_flushed());
+        let flushed = self.links.all_up().all(|tunnel| tunnel.is_flushed());
         if self.stage == Stage::Draining && self.carried.is_empty() && flushed {
             info!("drained");
             self.end(io);
@@ -338,14 +350,15 @@ impl Client {
     fn drop_streams<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
         let streams = std::mem::take(&mut self.carried);
         self.exchanging = 0;
-        let orphans = self.connection.tunnel().map(|tunnel| {
-            tunnel
-                .mux
-                .end_all(Reason::Draining, &mut self.shared.budget)
-        });
-        for Orphan { owner, ended, .. } in orphans.into_iter().flatten() {
-            if let Some(carried) = streams.get(owner as usize) {
-                self.log_end(carried, &ended, io.now());
+        for id in self.links.ids() {
+            let Some(tunnel) = self.links.up(id) else {
+                continue;
+            };
+            let budget = &mut self.shared.budget;
+            for Orphan { owner, ended, .. } in tunnel.mux.end_all(Reason::Draining, budget) {
+                if let Some(carried) = streams.get(owner as usize) {
+                    self.log_end(carried, &ended, io.now());
+                }
             }
         }
         for (_, carried) in streams {
@@ -360,7 +373,7 @@ impl Client {
 
     fn say_summary(&self, now: Now) {
         let (mut up, mut down) = (self.past.received, self.past.sent);
-        if let Some(tunnel) = self.connection.up() {
+        for tunnel in self.links.all_up() {
             let traffic = tunnel.mux.traffic();
             up += traffic.received;
             down += traffic.sent;
@@ -410,7 +423,14 @@ impl Client {
             places().filter(|(_, taken)| *taken).count(),
             places().filter(|(_, taken)| !taken).count(),
         );
-        self.connection.check_invariants(self.shared.budget.held());
+        self.links.check_invariants(self.shared.budget.held());
+        let up: Vec<LinkId> = self.links.ids_up().collect();
+        for (_, carried) in &self.carried {
+            assert!(
+                up.contains(&carried.link()),
+                "the link of each stream stands"
+            );
+        }
     }
 }
 
@@ -420,7 +440,7 @@ impl<N: Net> Role<N> for Client {
     fn ready(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
         self.shared.budget.note_unread(io.unread_bytes());
         match owner {
-            Owner::Link => self.link_ready(io, now),
+            Owner::Link(id) => self.link_ready(io, id, now),
             Owner::Attempt(dial) => self.attempt_ready(io, dial, key, now),
             Owner::Target(carried) => self.target_ready(io, carried, now),
             Owner::Parked(slot) => self.parked_ready(io, key, slot),
@@ -436,7 +456,7 @@ impl<N: Net> Role<N> for Client {
 
     fn timeout(&mut self, io: &mut Reactor<N, Owner>, key: Key, owner: Owner, now: Now) {
         match owner {
-            Owner::Link => self.link_timeout(io, now),
+            Owner::Link(id) => self.link_timeout(io, id, now),
             Owner::Dial(dial) => self.dial_timeout(io, dial, now),
             Owner::Target(carried) => self.target_timeout(io, carried),
             Owner::Queued(carried) => self.queue_timeout(io, carried),
@@ -487,14 +507,17 @@ impl<N: Net> Role<N> for Client {
                 for key in parked {
                     io.close(key);
                 }
-                if !self.connection.is_up() {
+                if !self.links.is_any_up() {
                     return self.end(io);
                 }
+                self.forgo_link(io);
                 // Even when no stream is open: the last bytes of one may still be on their way.
-                if let Some(tunnel) = self.connection.tunnel() {
-                    tunnel.mux.goaway();
-                    self.schedule();
+                for id in self.links.ids() {
+                    if let Some(tunnel) = self.links.up(id) {
+                        tunnel.mux.goaway();
+                    }
                 }
+                self.schedule();
                 let at = now.instant + self.config.timeouts.drain;
                 io.timer(Owner::Drain, Deadline::At(at));
             }
@@ -520,7 +543,7 @@ impl<N: Net> Role<N> for Client {
             return Flushed::Idle;
         }
         let flushed = if std::mem::take(&mut self.scheduled) {
-            self.flush_link(io, now)
+            self.flush_links(io, now)
         } else {
             Flushed::Idle
         };

@@ -20,6 +20,7 @@ use log::{debug, info};
 use super::{
     Client, Owner,
     connection::{Cause, Connection},
+    links::LinkId,
     reload::pool_limits,
 };
 use crate::{
@@ -144,14 +145,24 @@ impl Client {
             io.forget_names();
             self.backoff.renew(now.instant);
         }
-        match &mut self.connection {
-            Connection::Waiting(_, Cause::Passing) if changed => {
+        if changed {
+            for id in self.links.ids() {
+                if !self.links.is_present(id) {
+                    self.ask_server(io, id, now);
+                }
+            }
+        }
+        match &self.links.present {
+            Connection::Waiting {
+                cause: Cause::Passing,
+                ..
+            } if changed => {
                 let id = &self.config.id;
                 info!("link {id}: dialled at once, for the network may be another");
                 self.dial_again(io, now);
             }
             Connection::Upgrade(_) | Connection::Hello(..) | Connection::Up(..) => {
-                let Some(key) = self.connection.key() else {
+                let Some(key) = self.links.present.key() else {
                     return;
                 };
                 let way = io.way(key);
@@ -162,23 +173,23 @@ impl Client {
                     // There is nothing to be won yet; the address may come back, and the link with it.
                     Way::None => {}
                     Way::Same | Way::Other(_) if way != before || has_slept => {
-                        self.ask_server(io, now);
+                        self.ask_server(io, self.links.id(), now);
                     }
                     Way::Same | Way::Other(_) => {}
                 }
             }
-            Connection::Idle | Connection::Waiting(..) | Connection::Dialling => {}
+            Connection::Idle | Connection::Waiting { .. } | Connection::Dialling(_) => {}
         }
     }
 
     /// Asks whether it is still there.
-    fn ask_server<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        let Connection::Up(tunnel, _) = &mut self.connection else {
+    fn ask_server<N: Net>(&mut self, io: &mut Reactor<N, Owner>, id: LinkId, now: Now) {
+        let Some(tunnel) = self.links.up(id) else {
             return;
         };
         match tunnel.link.ask(io, tunnel.key, ANSWERED_WITHIN, now) {
             Ok(()) => io.set_deadline(tunnel.key, Deadline::At(tunnel.link.deadline())),
-            Err(error) => self.link_failed(io, &error, now),
+            Err(error) => self.link_failed(io, id, &error, now),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Client {
         }
         reload::warn_of_kept(&unchangeable(&self.config, &config));
         journal::change(self.config.log, config.log);
-        if self.connection.is_up() && config.server != self.config.server {
+        if self.links.present.is_up() && config.server != self.config.server {
             warn!(
                 "reload: {} is dialled when this link has ended",
                 config.server
@@ -91,8 +91,9 @@ impl Client {
         }
         self.config = config.into();
         let can_close = self.closes;
-        if self.connection.is_up()
-            && let Some(tunnel) = self.connection.tunnel()
+        // What is leaving has closed its listeners.
+        if self.links.present.is_up()
+            && let Some(tunnel) = self.links.present.tunnel()
         {
             for open in open {
                 tunnel.mux.control(Kind::ProxyOpen, &open);

@@ -10,7 +10,7 @@ use log::{debug, info};
 
 use super::{
     Client, Owner,
-    carried::{Carried, Exchange, State},
+    carried::{Exchange, State},
 };
 use crate::{
     clock::Now,
@@ -44,12 +44,11 @@ impl Client {
     ) {
         loop {
             let limit = self.config.limits.head;
-            let Some(Carried {
-                state: State::Exchange(key, exchange),
-                stream,
-                ..
-            }) = self.carried.get_mut(carried as usize)
-            else {
+            let Some(found) = self.carried.get_mut(carried as usize) else {
+                return;
+            };
+            let (link, stream) = (found.link(), found.stream);
+            let State::Exchange(key, exchange) = &mut found.state else {
                 return;
             };
             let key = *key;
@@ -68,8 +67,8 @@ impl Client {
             if heard && std::mem::take(&mut exchange.unproved) {
                 // It lives: whatever becomes of it, the request is not sent again.
                 let budget = &mut self.shared.budget;
-                if let Some(tunnel) = self.connection.tunnel() {
-                    tunnel.mux.drop_replay(*stream, budget);
+                if let Some(tunnel) = self.links.up(link) {
+                    tunnel.mux.drop_replay(stream, budget);
                 }
             }
             let next = match gathered {
@@ -124,16 +123,14 @@ impl Client {
             trailers: self.config.limits.trailers,
             ..BodyLimits::default()
         };
-        let Some(Carried {
-            state: State::Exchange(key, exchange),
-            stream,
-            user,
-            ..
-        }) = self.carried.get_mut(carried as usize)
-        else {
+        let Some(found) = self.carried.get_mut(carried as usize) else {
             return Next::Fail(Reason::BadResponse);
         };
-        let (key, stream) = (*key, *stream);
+        let (link, stream, user) = (found.link(), found.stream, found.user);
+        let State::Exchange(key, exchange) = &mut found.state else {
+            return Next::Fail(Reason::BadResponse);
+        };
+        let key = *key;
         let response = match Response::parse(head, &exchange.asked, &limits) {
             Ok(response) => response,
             Err(bad) => {
@@ -144,7 +141,7 @@ impl Client {
                 return Next::Fail(Reason::BadResponse);
             }
         };
-        let Some(tunnel) = self.connection.tunnel() else {
+        let Some(tunnel) = self.links.up(link) else {
             return Next::Mux;
         };
         let budget = &mut self.shared.budget;

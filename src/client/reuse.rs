@@ -49,7 +49,7 @@ impl Client {
             {
                 exchange.unproved = true;
             }
-            if let Some(tunnel) = self.connection.tunnel() {
+            if let Some(tunnel) = self.links.up(found.link()) {
                 let budget = &mut self.shared.budget;
                 tunnel.mux.keep_replay(found.stream, repeatable, budget);
             }
@@ -78,11 +78,12 @@ impl Client {
         if !std::mem::take(&mut exchange.unproved) {
             return false;
         }
-        let (key, stream, user) = (*key, found.stream, found.user);
+        let key = *key;
         let upstream = exchange.upstream.clone();
+        let (link, stream, user) = (found.link(), found.stream, found.user);
         self.pool.stale_after_take();
         self.flush_upstream(io, &upstream);
-        let Some(tunnel) = self.connection.tunnel() else {
+        let Some(tunnel) = self.links.up(link) else {
             return false;
         };
         if !tunnel.mux.rewind(stream, &mut self.shared.budget, now) {

@@ -62,8 +62,10 @@ impl Client {
     fn not_ready(&self) -> Option<String> {
         if self.stage.is_ending() {
             Some("draining".into())
-        } else if self.connection.is_up() {
+        } else if self.links.present.is_up() {
             None
+        } else if self.links.has_leaving() {
+            Some("the server drains, no new link yet".into())
         } else {
             Some(format!("no link to {}", self.config.server))
         }
@@ -96,7 +98,7 @@ impl Client {
             pool_misses: self.pool.counters().misses,
             ..Status::default()
         };
-        let link_up = self.connection.is_up();
+        let link_up = self.links.present.is_up();
         let mut of_proxies = HashMap::new();
         for (exposed, name, address) in self.exposures.iter() {
             let spec = &exposed.spec;
@@ -128,7 +130,7 @@ impl Client {
                 });
             }
         }
-        if let Some(tunnel) = self.connection.up() {
+        for tunnel in self.links.all_up() {
             let (mux, link) = (&tunnel.mux, &tunnel.link);
             let traffic = mux.traffic();
             status.bytes_up += traffic.received;
@@ -143,7 +145,8 @@ impl Client {
                 bytes_down: traffic.sent,
                 draining: mux.is_peer_leaving(),
             });
-            for view in mux.views().take(streams_max) {
+            let rest = streams_max - status.streams.len();
+            for view in mux.views().take(rest) {
                 let Some(carried) = self.carried.get(view.owner as usize) else {
                     continue;
                 };
@@ -209,7 +212,7 @@ impl Client {
     /// How long responses took to begin, of all links that there were.
     fn answers(&self) -> Histogram {
         let mut answers = self.past.answers.clone();
-        if let Some(tunnel) = self.connection.up() {
+        for tunnel in self.links.all_up() {
             answers.add(&tunnel.mux.traffic().answers);
         }
         answers

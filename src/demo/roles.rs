@@ -239,7 +239,7 @@ pub(super) fn client(
             reused: counters.reused,
         });
         // The server was stopped first, and has said goodbye: nobody is there to be dialled again.
-        if !deserted && reports.is_stopping() && !client.is_linked() {
+        if !deserted && reports.is_stopping() && client.links() == 0 {
             deserted = true;
             let now = reactor.now();
             client.stop(&mut reactor, now);

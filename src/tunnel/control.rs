@@ -191,7 +191,8 @@ pub enum How {
 
 /// This end takes nothing new. A client's means that it has not touched, and will not touch, any
 /// stream above `last`; a server's, that it accepts no new users (those that are connected may
-/// still open streams until it says goodbye).
+/// still open streams until it says goodbye). The client dials anew at once, for those who come to whoever
+/// takes that server's place, and finishes on this link what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goaway {
     /// The highest stream that was opened by then.

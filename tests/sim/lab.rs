@@ -5,7 +5,7 @@
 //! so the same code gives the same figures on any machine, to the last digit.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -47,7 +47,7 @@ impl Lab {
         let world = Rc::new(RefCell::new(world));
         let net = |host: HostId, address: &str| SimNet {
             world: Rc::clone(&world),
-            host,
+            host: Rc::new(Cell::new(host)),
             address: address.parse().expect("a literal address"),
         };
         let (server_config, client_config) = configs.of(proxies);

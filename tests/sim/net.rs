@@ -1,7 +1,7 @@
 //! [`Net`] on the simulated network: what the reactor of one host sees of the world.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{Cell, RefCell, RefMut},
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
     ops::{Deref, DerefMut},
@@ -23,7 +23,8 @@ use crate::{
 /// The world as one host sees it.
 pub struct SimNet {
     pub world: Rc<RefCell<World>>,
-    pub host: HostId,
+    /// Which one, for as long as its process has its place.
+    pub host: Rc<Cell<HostId>>,
     /// Where its connections come from.
     pub address: IpAddr,
 }
@@ -31,13 +32,13 @@ pub struct SimNet {
 /// One end of a pipe; dropped, it is closed.
 pub struct SimStream {
     world: Rc<RefCell<World>>,
-    host: HostId,
+    host: Rc<Cell<HostId>>,
     end: EndId,
 }
 
 pub struct SimListener {
     world: Rc<RefCell<World>>,
-    host: HostId,
+    host: Rc<Cell<HostId>>,
     address: SocketAddr,
 }
 
@@ -72,7 +73,7 @@ impl SimNet {
     fn stream(&self, end: EndId) -> SimStream {
         SimStream {
             world: Rc::clone(&self.world),
-            host: self.host,
+            host: Rc::clone(&self.host),
             end,
         }
     }
@@ -84,7 +85,7 @@ impl Net for SimNet {
 
     fn now(&mut self) -> Now {
         let mut world = enter(&self.world);
-        world.hosts[self.host].clock = world.elapsed();
+        world.hosts[self.host.get()].clock = world.elapsed();
         world.clocks()
     }
 
@@ -95,15 +96,15 @@ impl Net for SimNet {
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<SimListener> {
         let watcher = Watcher::Reactor {
-            host: self.host,
+            host: self.host.get(),
             index: key.index,
         };
         let mut world = enter(&self.world);
         let address = world.listen(address, watcher)?;
-        world.hosts[self.host].descriptors += 1;
+        world.hosts[self.host.get()].descriptors += 1;
         Ok(SimListener {
             address,
-            host: self.host,
+            host: Rc::clone(&self.host),
             world: Rc::clone(&self.world),
         })
     }
@@ -118,10 +119,10 @@ impl Net for SimNet {
 
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
         let mut world = enter(&self.world);
-        world.descriptor(self.host)?;
+        world.descriptor(self.host.get())?;
         let accepted = world.accept(listener.address);
-        world.hosts[self.host].descriptors -= usize::from(accepted.is_err());
-        world.hosts[self.host].moved += u64::from(accepted.is_ok());
+        world.hosts[self.host.get()].descriptors -= usize::from(accepted.is_err());
+        world.hosts[self.host.get()].moved += u64::from(accepted.is_ok());
         drop(world);
         let (end, from) = accepted?;
         Ok((self.stream(end), from))
@@ -133,9 +134,9 @@ impl Net for SimNet {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let mut world = enter(&self.world);
-        world.descriptor(self.host)?;
+        world.descriptor(self.host.get())?;
         let dialled = world.dial(address, self.address);
-        world.hosts[self.host].descriptors -= usize::from(dialled.is_err());
+        world.hosts[self.host.get()].descriptors -= usize::from(dialled.is_err());
         drop(world);
         let mut stream = self.stream(dialled?);
         if purpose == Purpose::Link {
@@ -151,7 +152,7 @@ impl Net for SimNet {
 
     fn register(&mut self, stream: &mut SimStream, key: Key) -> io::Result<()> {
         let watcher = Watcher::Reactor {
-            host: self.host,
+            host: self.host.get(),
             index: key.index,
         };
         enter(&self.world).watch(stream.end, watcher);
@@ -183,11 +184,11 @@ impl Net for SimNet {
     }
 
     fn resolve(&mut self, name: &str, _: NameClass) {
-        enter(&self.world).resolve(self.host, name);
+        enter(&self.world).resolve(self.host.get(), name);
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        enter(&self.world).poll(self.host, events, timeout);
+        enter(&self.world).poll(self.host.get(), events, timeout);
         Ok(())
     }
 }
@@ -212,7 +213,7 @@ impl Write for SimStream {
 impl Drop for SimStream {
     fn drop(&mut self) {
         let mut world = enter(&self.world);
-        world.hosts[self.host].descriptors -= 1;
+        world.hosts[self.host.get()].descriptors -= 1;
         world.close(self.end);
     }
 }
@@ -220,7 +221,7 @@ impl Drop for SimStream {
 impl Drop for SimListener {
     fn drop(&mut self) {
         let mut world = enter(&self.world);
-        world.hosts[self.host].descriptors -= 1;
+        world.hosts[self.host.get()].descriptors -= 1;
         world.unlisten(self.address);
     }
 }

@@ -33,7 +33,8 @@ use crate::{
 #[derive(Default)]
 pub struct Oracles {
     at_server: Queue,
-    at_client: Queue,
+    /// By the sockets of its links.
+    at_client: Vec<(Key, Queue)>,
     /// The connections that were parked when the client's last turn was over.
     parked: BTreeSet<u32>,
     /// The connections that the client had then, and some of those that it had before.
@@ -70,15 +71,30 @@ impl Oracles {
         self.at_server.check(role.link_of(client).as_ref());
     }
 
+    /// The same of a server that drains, while another has its place.
+    pub fn after_former(&mut self, former: &Machine<Server>, limits: &ServerLimits) {
+        let (role, io) = (&former.role, &former.io);
+        let streams = role.counters().streams + io.lingering();
+        let ahead = role.users() * limits.pipelined;
+        assert_within(limits.undelivered, role.undelivered(io), streams, ahead);
+    }
+
+    /// It has stopped, and was not killed.
+    pub fn former_is_over(&self, former: &Machine<Server>) {
+        let role = &former.role;
+        each_has_ended("former server", role.opened(), role.ends());
+    }
+
     /// Another client is started: it has nothing of the one before.
     pub fn client_starts(&mut self) {
+        self.at_client.clear();
         self.parked.clear();
         self.had.clear();
         self.gone.clear();
     }
 
-    pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &World) {
-        let role = &mut client.role;
+    pub fn after_client(&mut self, client: &mut Machine<Client>, budget: usize, world: &mut World) {
+        let role = &client.role;
         let streams = role.streams() + client.io.lingering();
         assert_within(budget, role.undelivered(&client.io), streams, 0);
         let parked: BTreeSet<u32> = role.parked_keys().map(|key| key.index).collect();
@@ -88,8 +104,8 @@ impl Oracles {
                 "a parked connection has news that nobody will hear of"
             );
         }
-        let link = role.link();
-        let streams = link.iter().flat_map(|link| &link.streams);
+        let links: Vec<(Key, LinkState)> = role.link_states().collect();
+        let streams = links.iter().flat_map(|(_, link)| &link.streams);
         for index in streams.filter_map(|stream| Some(stream.key?.index)) {
             assert!(
                 !self.parked.contains(&index) || !world.has_news(CLIENT_HOST, index),
@@ -97,8 +113,25 @@ impl Oracles {
             );
         }
         self.parked = parked;
-        self.at_client.check(link.as_ref());
-        let has: Vec<Key> = (link.iter().flat_map(|link| &link.streams))
+        self.at_client = links
+            .iter()
+            .map(|(key, link)| {
+                let of_link = self.at_client.iter().position(|(of, _)| of == key);
+                let mut queue =
+                    of_link.map_or_else(Queue::default, |at| self.at_client.swap_remove(at).1);
+                queue.check(Some(link));
+                (*key, queue)
+            })
+            .collect();
+        if let [_, leaving @ ..] = &links[..]
+            && role.is_linked()
+        {
+            for (_, link) in leaving {
+                world.tally.count(TWO_LINKS);
+                world.tally.add(LEFT_STREAMS, link.streams.len() as u64);
+            }
+        }
+        let has: Vec<Key> = (links.iter().flat_map(|(_, link)| &link.streams))
             .filter_map(|stream| stream.key)
             .chain(role.parked_keys())
             .collect();
@@ -115,15 +148,18 @@ impl Oracles {
     /// To be called when either has had a turn.
     pub fn between(
         &self,
-        server: &mut Server,
-        client: &mut Client,
+        server: &mut Machine<Server>,
+        client: &Client,
         id: &ClientId,
         world: &mut World,
     ) {
         if !world.are_links_quiet() {
             return;
         }
-        let (Some(near), Some(far)) = (server.link_of(id), client.link()) else {
+        // Nobody has two links to one server.
+        let leads = |key: Key| world.far_host(CLIENT_HOST, key.index) == Some(server.host);
+        let far = client.link_states().find(|(key, _)| leads(*key));
+        let (Some(near), Some((_, far))) = (server.role.link_of(id), far) else {
             return;
         };
         if !near.is_flushed || !far.is_flushed {
@@ -203,6 +239,11 @@ fn each_has_ended(who: &str, opened: u64, ends: &EndCounts) {
             .collect::<Vec<_>>()
     );
 }
+
+/// A client had a link beside that which takes new streams.
+pub const TWO_LINKS: &str = "looked at: a link that leaves, beside another";
+/// And streams in it.
+pub const LEFT_STREAMS: &str = "looked at: a stream of such a link";
 
 /// Names that are gone and still asked for: more than there are sockets at a time.
 const GONE_MAX: usize = 64;

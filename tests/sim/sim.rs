@@ -1,4 +1,4 @@
-//! Everything together: both processes, the actors outside, and whose turn it is.
+//! Everything together: the processes, the actors outside, and whose turn it is.
 //!
 //! [`Sim`] lets one of them at a time take a turn, chosen at random among those that have something to
 //! do, and moves the clock on when none has.
@@ -33,7 +33,7 @@ use crate::{
     oracles::Oracles,
     rng::Rng,
     storm,
-    world::{ActorId, CLIENT_HOST, Host, HostId, ROGUE_HOST, SERVER_HOST, World},
+    world::{ActorId, CLIENT_HOST, FORMER_HOST, Host, HostId, ROGUE_HOST, SERVER_HOST, World},
 };
 
 /// What is played, and by which configurations.
@@ -48,6 +48,12 @@ pub struct Sim {
     /// `None` while it is not running.
     pub server: Option<Machine<Server>>,
     pub client: Option<Machine<Client>>,
+    /// A server that drains, while another has its place.
+    former: Option<Machine<Server>>,
+    /// What the reactor of the server takes for its host.
+    server_at: Rc<Cell<HostId>>,
+    /// Another server is to begin as soon as this one, which was asked to stop, has left its place.
+    succession: bool,
     /// Another client, with a link of its own that may carry anything.
     rogue: Option<Machine<Client>>,
     server_config: ServerConfig,
@@ -91,6 +97,9 @@ impl Sim {
             world: Rc::new(RefCell::new(world)),
             server: None,
             client: None,
+            former: None,
+            server_at: Rc::new(Cell::new(SERVER_HOST)),
+            succession: false,
             rogue: None,
             server_config,
             client_config,
@@ -107,9 +116,10 @@ impl Sim {
     /// Starts the process of a host, by its configuration.
     pub fn start(&mut self, host: HostId) {
         self.world.borrow_mut().hosts[host] = Host::default();
+        let at = Rc::new(Cell::new(host));
         let net = |address: &str| SimNet {
             world: Rc::clone(&self.world),
-            host,
+            host: Rc::clone(&at),
             address: address.parse().expect("a literal address"),
         };
         if host == SERVER_HOST {
@@ -117,6 +127,8 @@ impl Sim {
             let config = self.server_config.clone();
             let server = Server::start(config, &mut io).expect("the ports are free");
             self.server = Some(Machine::new(host, io, server));
+            self.server_at = at;
+            self.succession = false;
         } else if host == CLIENT_HOST {
             let mut io = Reactor::new(net(CLIENT));
             let client = Client::start(self.client_config.clone(), &mut io);
@@ -135,10 +147,54 @@ impl Sim {
         }
     }
 
+    /// Asks the server to stop; another begins in its place as soon as that is free. `false` if it stops
+    /// already, or the one before it still drains.
+    pub fn succeed(&mut self) -> bool {
+        let is_stopping =
+            self.succession || !self.world.borrow().is_listening(self.server_config.listen);
+        if self.server.is_none() || is_stopping || self.former.is_some() {
+            return false;
+        }
+        self.world.borrow_mut().stop(SERVER_HOST);
+        self.succession = true;
+        true
+    }
+
+    /// The server that was asked to stop has closed its listeners: it is the former one now.
+    fn begin_successor(&mut self) {
+        self.former = self.server.take();
+        if let Some(former) = &mut self.former {
+            former.host = FORMER_HOST;
+        }
+        self.server_at.set(FORMER_HOST);
+        self.world.borrow_mut().rename(SERVER_HOST, FORMER_HOST);
+        self.start(SERVER_HOST);
+        self.retire_former_if_over();
+    }
+
+    fn retire_former_if_over(&mut self) {
+        if let Some(former) = &self.former
+            && self.world.borrow().hosts[FORMER_HOST].is_over
+        {
+            self.oracles.former_is_over(former);
+            self.retire(FORMER_HOST);
+        }
+    }
+
+    /// Whether a server drains beside that which has its place.
+    pub fn has_former(&self) -> bool {
+        self.former.is_some()
+    }
+
     /// Ends a process as `kill -9` does; whether it was running.
     pub fn kill(&mut self, host: HostId) -> bool {
         let ran = self.retire(host);
-        self.world.borrow_mut().storm.killed[host] |= ran;
+        let of = if host == FORMER_HOST {
+            SERVER_HOST
+        } else {
+            host
+        };
+        self.world.borrow_mut().storm.killed[of] |= ran;
         ran
     }
 
@@ -148,6 +204,7 @@ impl Sim {
         let ran = match host {
             SERVER_HOST => self.server.take().is_some(),
             CLIENT_HOST => self.client.take().is_some(),
+            FORMER_HOST => self.former.take().is_some(),
             _ => self.rogue.take().is_some(),
         };
         self.world.borrow_mut().hosts[host].is_over = true;
@@ -174,9 +231,12 @@ impl Sim {
 
     fn note_ends_of(&self, host: HostId) {
         let tally = &mut self.world.borrow_mut().tally;
-        if host == SERVER_HOST
-            && let Some(server) = &self.server
-        {
+        let server = match host {
+            SERVER_HOST => self.server.as_ref(),
+            FORMER_HOST => self.former.as_ref(),
+            _ => None,
+        };
+        if let Some(server) = server {
             storm::note(tally, "server", server.role.ends());
         }
         if host == CLIENT_HOST
@@ -228,7 +288,7 @@ impl Sim {
         self.resting = self.holdings();
     }
 
-    /// Whether the link is up and its proxies listen.
+    /// Whether the link is up and its proxies listen, and no other server is there.
     pub fn is_up(&mut self) -> bool {
         let world = self.world.borrow();
         let linked = self.client.as_ref().is_some_and(|it| it.role.is_linked());
@@ -240,7 +300,7 @@ impl Sim {
             FORWARD_PORT,
             FORBIDDEN_PORT,
         ];
-        linked && ports.into_iter().all(listens)
+        linked && self.former.is_none() && ports.into_iter().all(listens)
     }
 
     /// How many sockets, listeners and timers each process has.
@@ -324,8 +384,12 @@ impl Sim {
         assert!(steps < STEPS_MAX, "there is no end to it");
         let server = world.is_due(SERVER_HOST);
         let client = world.is_due(CLIENT_HOST);
+        let former = world.is_due(FORMER_HOST);
         let rogue = world.is_due(ROGUE_HOST);
-        let hosts = usize::from(server) + usize::from(client) + usize::from(rogue);
+        let hosts = [server, client, former, rogue]
+            .map(usize::from)
+            .iter()
+            .sum::<usize>();
         let choices = hosts + world.woken.len();
         if choices == 0 {
             return self.pass_time(&mut world, goal);
@@ -342,6 +406,8 @@ impl Sim {
                 self.turn_of_server();
             } else if client && choice == usize::from(server) {
                 self.turn_of_client();
+            } else if former && choice == usize::from(server) + usize::from(client) {
+                self.turn_of_former();
             } else {
                 self.turn_of_rogue();
             }
@@ -361,6 +427,21 @@ impl Sim {
             self.oracles.after_server(server, limits, id);
             self.check_both();
         }
+        if self.succession && !self.world.borrow().is_listening(self.server_config.listen) {
+            self.begin_successor();
+        }
+    }
+
+    fn turn_of_former(&mut self) {
+        let Some(former) = &mut self.former else {
+            return;
+        };
+        former.turn(&self.world);
+        former.role.check_invariants();
+        self.oracles
+            .after_former(former, &self.server_config.limits);
+        self.check_both();
+        self.retire_former_if_over();
     }
 
     fn turn_of_client(&mut self) {
@@ -369,7 +450,7 @@ impl Sim {
             client.role.check_invariants(&client.io);
             let budget = self.client_config.limits.undelivered;
             self.oracles
-                .after_client(client, budget, &self.world.borrow());
+                .after_client(client, budget, &mut self.world.borrow_mut());
             self.check_owners();
             self.check_both();
         }
@@ -383,12 +464,14 @@ impl Sim {
         }
     }
 
-    /// While nothing is under way between the two, they agree.
+    /// While nothing is under way between the two ends of a link, they agree.
     fn check_both(&mut self) {
-        if let (Some(server), Some(client)) = (&mut self.server, &mut self.client) {
-            let (server, client) = (&mut server.role, &mut client.role);
-            let (id, world) = (&self.client_config.id, &mut self.world.borrow_mut());
-            self.oracles.between(server, client, id, world);
+        let Some(client) = &self.client else {
+            return;
+        };
+        let (id, world) = (&self.client_config.id, &mut self.world.borrow_mut());
+        for server in self.server.iter_mut().chain(&mut self.former) {
+            self.oracles.between(server, &client.role, id, world);
         }
     }
 

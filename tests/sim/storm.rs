@@ -13,7 +13,9 @@ use siding::{
 };
 
 use crate::{
-    calm, exchange, http, origin,
+    calm, exchange, http,
+    oracles::{LEFT_STREAMS, TWO_LINKS},
+    origin,
     rng::Rng,
     sim::{
         FORBIDDEN_PORT, FORWARD_PORT, HTTP_PORT, IMPOSTOR, ORIGIN, REFUSED_PORT, ROGUE, ROGUE_ID,
@@ -22,7 +24,7 @@ use crate::{
     strangers::{Careless, Impostor, Parrot, Stranger},
     tally::Tally,
     tcp,
-    world::{CLIENT_HOST, Fault, HostId, LINK_PORT, ROGUE_HOST, SERVER_HOST},
+    world::{CLIENT_HOST, FORMER_HOST, Fault, HostId, LINK_PORT, ROGUE_HOST, SERVER_HOST},
 };
 
 pub const STORM: Scenario = Scenario {
@@ -97,6 +99,8 @@ fn storm(sim: &mut Sim) {
         }
         tally.add(origin::CONTINUES, 0);
         tally.add(tcp::CONNECTED, 0);
+        tally.add(TWO_LINKS, 0);
+        tally.add(LEFT_STREAMS, 0);
     }
 
     let mut random = sim.random();
@@ -202,7 +206,10 @@ fn rage(sim: &mut Sim, until: Duration, random: &mut Rng) {
 
 /// Whether there was anything to strike.
 fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
-    let host: HostId = random.between(SERVER_HOST, CLIENT_HOST);
+    let mut host: HostId = random.between(SERVER_HOST, CLIENT_HOST);
+    if host == SERVER_HOST && sim.has_former() && random.chance(50) {
+        host = FORMER_HOST;
+    }
     let mut world = sim.world.borrow_mut();
     match fault {
         Fault::LinkReset => return world.sever(&[LINK_PORT]),
@@ -227,6 +234,10 @@ fn strike_with(sim: &mut Sim, fault: Fault, random: &mut Rng) -> bool {
                 return false;
             }
             world.stop(host);
+        }
+        Fault::Succeeded => {
+            drop(world);
+            return sim.succeed();
         }
         Fault::Killed => {
             drop(world);

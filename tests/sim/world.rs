@@ -47,7 +47,9 @@ pub const SERVER_HOST: HostId = 0;
 pub const CLIENT_HOST: HostId = 1;
 /// That of another client, whose link alters what it carries: to either end the other breaks the protocol.
 pub const ROGUE_HOST: HostId = 2;
-pub const HOSTS: usize = 3;
+/// That of a server that drains, while another has its place.
+pub const FORMER_HOST: HostId = 3;
+pub const HOSTS: usize = 4;
 /// Something that drives its ends without a reactor.
 pub type ActorId = usize;
 
@@ -277,6 +279,7 @@ impl World {
         let mut rng = Rng(seed);
         let mut hosts: [Host; HOSTS] = Default::default();
         hosts[ROGUE_HOST].is_over = true;
+        hosts[FORMER_HOST].is_over = true;
         World {
             weather: Weather::new(&mut rng),
             storm: Storm::default(),
@@ -436,6 +439,20 @@ impl World {
     /// The operator asks a host to end.
     pub fn stop(&mut self, host: HostId) {
         self.hosts[host].others.push(Event::Stop);
+    }
+
+    /// A process is the host's no more, but the other's: all that it has goes with it.
+    pub fn rename(&mut self, from: HostId, to: HostId) {
+        self.hosts[to] = std::mem::take(&mut self.hosts[from]);
+        let ends = self.ends.iter_mut().map(|end| &mut end.watcher);
+        let listeners = self.listeners.values_mut().map(|it| &mut it.watcher);
+        for watcher in ends.chain(listeners) {
+            if let Watcher::Reactor { host, .. } = watcher
+                && *host == from
+            {
+                *host = to;
+            }
+        }
     }
 
     // Listeners.

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::{Due, End, EndId, HostId, Lane, ROGUE_HOST, Segment, Watcher, World};
+use super::{
+    CLIENT_HOST, Due, End, EndId, FORMER_HOST, HostId, Lane, SERVER_HOST, Segment, Watcher, World,
+};
 use crate::rng::Rng;
 
 impl Lane {
@@ -212,15 +214,29 @@ impl World {
             .any(has_news)
     }
 
-    /// Whether both processes sleep, and nothing is under way between them.
+    /// Whose the far end of a reactor's socket is.
+    pub fn far_host(&self, host: HostId, index: u32) -> Option<HostId> {
+        let watcher = Watcher::Reactor { host, index };
+        let end = self.ends.iter().find(|end| end.watcher == watcher)?;
+        match self.ends[end.peer?].watcher {
+            Watcher::Reactor { host, .. } => Some(host),
+            Watcher::Nobody | Watcher::Actor(_) => None,
+        }
+    }
+
+    /// Whether all processes sleep, and nothing is under way between them.
     pub fn are_links_quiet(&self) -> bool {
         let busy = |end: &End| {
             let of_link = [end.local.port(), end.remote.port()].contains(&LINK_PORT);
             of_link && !end.gone && !(end.inbox.is_empty() && end.flight.is_empty())
         };
-        self.hosts[..ROGUE_HOST]
-            .iter()
-            .all(|host| host.asleep && host.armed.is_empty())
+        let sleeps = |host: HostId| {
+            let found = &self.hosts[host];
+            (host == FORMER_HOST && found.is_over) || (found.asleep && found.armed.is_empty())
+        };
+        [SERVER_HOST, CLIENT_HOST, FORMER_HOST]
+            .into_iter()
+            .all(sleeps)
             && !self.ends.iter().any(busy)
     }
 

@@ -28,6 +28,8 @@ pub enum Fault {
     Killed,
     /// A process is asked to stop, and started again once it has.
     Drained,
+    /// The server is asked to stop, and another begins in its place as soon as it is free.
+    Succeeded,
     /// For a while a process gets few descriptors more than it has, or none.
     OutOfDescriptors,
     /// Somebody who is no client comes where clients come.
@@ -49,7 +51,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 18] = [
         Fault::LinkReset,
         Fault::LinkLost,
         Fault::UserReset,
@@ -58,6 +60,7 @@ impl Fault {
         Fault::ClockSet,
         Fault::Killed,
         Fault::Drained,
+        Fault::Succeeded,
         Fault::OutOfDescriptors,
         Fault::Stranger,
         Fault::Refused,
@@ -70,7 +73,7 @@ impl Fault {
     ];
 
     /// Those that strike; the others lie in wait for whoever does something.
-    const STRIKES: usize = 10;
+    const STRIKES: usize = 11;
 }
 
 /// The storm of one seed.
