@@ -60,7 +60,7 @@ pub use self::{
     scratch::Scratch,
     tls::{Authority, TlsUser, Wire, tls_user},
     traffic::{Targets, Told, Traffic},
-    tunnel::{CLIENT, Siding, Tunnel},
+    tunnel::{Builder, CLIENT, Siding, Tunnel},
     visitors::{Tally, echoing_bodies, visited},
     websocket::{Refusal, WebSocketPeer, text_of_http_answer},
 };

@@ -269,6 +269,22 @@ impl Tunnel {
         self.client.log().wait_for_since(mark, ": up to ");
         self.proxies = self.plan.addresses(&self.server, &self.client);
     }
+
+    /// Asks the server to stop, and starts another at the same place as soon as that is free. The old one,
+    /// which drains, once the client has a link to the new one. For proxies on fixed ports.
+    pub fn succeed_server(&mut self) -> Siding {
+        let mark = self.client.log().mark();
+        self.server.terminate();
+        self.client.log().wait_for_since(mark, "server drains");
+        let link = self.link;
+        eventually("the old server's listener is closed", || {
+            TcpStream::connect(link).err()
+        });
+        let new = self.plan.start_server(&self.scratch, &link.to_string());
+        new.log().wait_for(": up from ");
+        self.client.log().wait_for_since(mark, ": up to ");
+        std::mem::replace(&mut self.server, new)
+    }
 }
 
 impl Builder {
