@@ -158,7 +158,7 @@ fn a_process_that_cannot_start_changes_nothing() {
             .server
             .log()
             .wait_for_since(mark, "upgrade: nothing has changed");
-        assert!(line.contains("exit status"), "{line}");
+        assert!(line.contains("before it was at work"), "{line}");
         tunnel.server.log().wait_for_since(mark, said);
         echoes(&session);
         echoes(&connect(at(port)));

@@ -90,18 +90,19 @@ impl Successor {
         match self.channel.read(&mut said) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Ok(n) if said[..n] == *READY => Some(Ok(())),
-            _ => Some(Err(self.end())),
+            _ => {
+                // It ends in this moment, or never will; why, it has said itself.
+                self.end();
+                Some(Err("the new process has ended before it was at work".into()))
+            }
         }
     }
 
-    /// Ends it, if it has not ended by itself; how it did.
-    pub fn end(&mut self) -> String {
-        // Who has closed its channel without a word ends in this moment, or never will.
+    /// Ends it, if it has not ended by itself.
+    pub fn end(&mut self) {
+        // Errors say that it is gone.
         let _ = self.child.kill();
-        match self.child.wait() {
-            Ok(status) => format!("the new process has ended before it was at work: {status}"),
-            Err(error) => format!("the new process is lost: {error}"),
-        }
+        let _ = self.child.wait();
     }
 }
 
