@@ -1,9 +1,9 @@
 //! The `clients` of a server's configuration: their tokens are read, and what no entry shows by itself is
 //! checked.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
-use super::{Variables, repeated};
+use super::Variables;
 use crate::config::{
     ClientGrant, ClientId, Invalid, Terms, Token,
     file::{Document, GrantFile, Object},
@@ -69,4 +69,12 @@ fn token(
             Err(("token_env", Invalid::new(reason)))
         }
     }
+}
+
+/// The first item that equals an earlier one: the earlier index, and its own.
+fn repeated<T: Eq + Hash>(items: impl Iterator<Item = Option<T>>) -> Option<(usize, usize)> {
+    let mut seen = HashMap::new();
+    items
+        .enumerate()
+        .find_map(|(index, item)| Some((seen.insert(item?, index)?, index)))
 }
