@@ -189,6 +189,7 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         if key == SAY {
             return Ok(());
         }
+        debug_assert!(!OF_EACH.contains(&key), "{key} is taken");
         value.visit(Field(self, key))
     }
 }
@@ -223,6 +224,9 @@ impl<'v> VisitValue<'v> for Field<'_, '_> {
         self.add(value)
     }
 }
+
+/// What each object has, so that no field may be called like it.
+const OF_EACH: [&str; 5] = ["time", "level", "target", "message", "left_out"];
 
 /// The field that is for people.
 const SAY: &str = "say";
