@@ -7,7 +7,7 @@ use mio::Registry;
 use super::Event;
 
 #[derive(Default)]
-pub(super) struct Changes;
+pub(super) struct Changes {}
 
 impl Changes {
     pub fn watch_files(&mut self, _: &[PathBuf], _: &Registry) -> io::Result<()> {

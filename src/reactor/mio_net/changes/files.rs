@@ -77,9 +77,13 @@ impl Files {
     /// Some of them cannot be watched; the others are.
     pub fn watch(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         let mut plan = Plan::new();
-        for path in paths {
-            walk(&path::absolute(path)?, &mut plan);
+        // Without a name there is no file, and never will be.
+        for path in paths.iter().filter_map(|path| path::absolute(path).ok()) {
+            walk(&path, &mut plan);
         }
+        // Where there are not enough watches, those that only see folders go are the first to be missed.
+        let mut plan: Vec<(PathBuf, Watch)> = plan.into_iter().collect();
+        plan.sort_by_key(|(_, watch)| *watch == Watch::default());
         let mut watches: HashMap<i32, Watch> = HashMap::new();
         let mut failed = Ok(());
         for (place, watch) in plan {
@@ -154,12 +158,10 @@ impl Watch {
     fn flags(&self) -> WatchFlags {
         let mut flags = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         if !self.names.is_empty() {
-            // Not each write: in a folder of logs there are many.
-            flags |= WatchFlags::CREATE
-                | WatchFlags::DELETE
-                | WatchFlags::MOVE
-                | WatchFlags::CLOSE_WRITE
-                | WatchFlags::ATTRIB;
+            // Who is there, not what is written to them: in a folder of logs that is much. Attributes, because
+            // a file that may not be read cannot be watched itself.
+            flags |=
+                WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::ATTRIB;
         }
         if self.content {
             flags |= WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
@@ -243,3 +245,82 @@ const BUFFER: usize = 4096;
 
 /// Events taken in a turn: whoever brings more has changed something that counts, for all we know.
 const EVENTS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::config::token::tests::Folder;
+
+    /// What is planned below the folder: places, names, and whether writing counts.
+    fn planned(folder: &Path, path: &str) -> Vec<(String, Vec<String>, bool)> {
+        let mut plan = Plan::new();
+        walk(&folder.join(path), &mut plan);
+        let below = plan.into_iter().filter_map(|(place, watch)| {
+            let place = place.strip_prefix(folder).ok()?.to_str()?.to_owned();
+            let names = watch.names.iter();
+            let names = names.map(|name| name.to_string_lossy().into_owned());
+            Some((place, names.collect(), watch.content))
+        });
+        below.collect()
+    }
+
+    fn planned_is(folder: &Path, path: &str, expected: &[(&str, &[&str], bool)]) {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(place, names, content)| {
+                let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+                ((*place).to_owned(), names, *content)
+            })
+            .collect();
+        assert_eq!(planned(folder, path), expected, "{path}");
+    }
+
+    #[test]
+    fn folders_are_watched_for_names_only_where_those_may_lead_elsewhere() {
+        let folder = Folder::new("walk");
+        // The folder for temporary files may itself be behind a link.
+        let root = &fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/file"), "").unwrap();
+        symlink("a/../a", root.join("link")).unwrap();
+        symlink("b/file", root.join("a/file")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+
+        let here: (&str, &[&str], bool) = ("", &[], false);
+        planned_is(
+            root,
+            "a/b/file",
+            &[
+                here,
+                ("a", &[], false),
+                ("a/b", &["file"], false),
+                ("a/b/file", &[], true),
+            ],
+        );
+        planned_is(
+            root,
+            "link/./file",
+            &[
+                ("", &["link"], false),
+                ("a", &["file"], false),
+                ("a/b", &["file"], false),
+                ("a/b/file", &[], true),
+            ],
+        );
+        // What is not there is waited for where it is missing.
+        planned_is(root, "a/c/d/file", &[here, ("a", &["c"], false)]);
+        planned_is(
+            root,
+            "a/b/file/x",
+            &[
+                here,
+                ("a", &[], false),
+                ("a/b", &["file"], false),
+                ("a/b/file", &[], true),
+            ],
+        );
+        planned_is(root, "loop/file", &[("", &["loop"], false)]);
+    }
+}
