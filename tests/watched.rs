@@ -319,11 +319,11 @@ fn a_client_watches_its_files_too_and_its_log_has_the_level_that_is_written_ther
         drop(scratch.write("config.json", exposes(other, "\"log\": \"debug\",")));
     });
     assert!(line.contains("1 proxies asked for, 1 closed"), "{line}");
-    log.wait_for("reload: logs at debug");
+    log.wait_for("reload: log level DEBUG");
     let open = format!("open at 127.0.0.1:{other}");
     log.wait_for(&open);
     // It does so from here on.
     drop(connect(at(other)));
-    log.wait_for("DEBUG");
+    log.wait_for("[DEBUG]");
     assert!(TcpStream::connect(at(port)).is_err());
 }
