@@ -195,6 +195,14 @@ fn status_names_links_proxies_pools_and_streams() {
         assert_eq!(status["streams_opened"], 2);
         assert_eq!(status["streams_open"], 1);
         assert_eq!(status["streams_not_listed"], 0);
+        assert_eq!(status["first_bytes"]["count"], 1);
+        assert_eq!(status["first_bytes"]["within"]["10"], 1);
+        assert!(status["first_bytes"]["seconds"].as_f64() > Some(0.0));
+        assert!(status["turns"]["count"].as_u64() > Some(3));
+        assert!(status["turns"]["seconds"].as_f64() > Some(0.0));
+        let found = (role == "client") as u8;
+        assert_eq!(status["pool_misses"], found, "it was asked once");
+        assert_eq!(status["pool_hits"], 0);
         let [link] = &list(status, "links")[..] else {
             panic!("one link: {status}");
         };
@@ -538,7 +546,7 @@ fn it_speaks_http_to_whoever_comes() {
     let reply = visitor.reply("GET");
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     assert_eq!(reply.field("content-type"), Some(kind));
-    visitor.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    visitor.send("GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let reply = visitor.reply("GET");
     assert_eq!((reply.status, reply.closes()), (404, true));
     visitor.expect_end();

@@ -239,6 +239,9 @@ fn what_others_do_with_the_network_is_no_reason() {
     client.wait_for_since(mark, "the network has changed: Same");
     echoes(&session);
     let said = client.lines().split_off(before);
-    let loud: Vec<_> = said.iter().filter(|line| !line.contains("[DEBUG]")).collect();
+    let loud: Vec<_> = said
+        .iter()
+        .filter(|line| !line.contains("[DEBUG]"))
+        .collect();
     assert!(loud.is_empty(), "{loud:?}");
 }

@@ -256,7 +256,7 @@ mod tests {
             ("GET /index.html", (404, None)),
             ("POST /", only("GET, HEAD")),
             ("GET /Status", (404, None)),
-            ("OPTIONS *", (404, None)),
+            ("OPTIONS *", only("GET, HEAD")),
             ("POST /status", only("GET, HEAD")),
             ("DELETE /healthz", only("GET, HEAD")),
             ("GET /log", only("PUT, POST")),

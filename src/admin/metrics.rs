@@ -63,7 +63,7 @@ fn process(page: &mut Exposition, status: &Status, figures: &Figures) {
     page.histogram(
         "turn_seconds",
         "How long a turn of the event loop takes, its sleep not counted.",
-        &figures.turns,
+        &status.turns,
     );
 }
 
@@ -154,7 +154,7 @@ fn streams(page: &mut Exposition, status: &Status, figures: &Figures) {
     page.histogram(
         "first_byte_seconds",
         "From a request's head to the first byte of its final response.",
-        &figures.answers,
+        &status.first_bytes,
     );
 }
 

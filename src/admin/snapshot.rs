@@ -3,9 +3,7 @@
 //! [`Status`] is what `/status` answers, and what `siding status` reads again: its names are a promise, so
 //! that fields are added and none is renamed. [`Figures`] are what metrics tell besides.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use crate::{histogram::Histogram, pool, reactor::net::Descriptors, tunnel::ids::UserId};
 
@@ -69,10 +67,12 @@ pub struct Status {
     pub undelivered_bytes: usize,
     /// How many of them there may be.
     pub undelivered_max: usize,
-    /// Turns of the event loop since the start, their sleep not counted.
-    pub turns: Times,
+    /// Turns of the event loop since the start, their sleep not counted. As all times, not read again.
+    #[serde(serialize_with = "times", skip_deserializing)]
+    pub turns: Histogram,
     /// From requests' heads to the first bytes of their final responses.
-    pub first_bytes: Times,
+    #[serde(serialize_with = "times", skip_deserializing)]
+    pub first_bytes: Histogram,
     /// Exchanges for which a connection was parked (client).
     pub pool_hits: u64,
     /// And for which none was.
@@ -87,31 +87,6 @@ pub struct Status {
     pub streams: Vec<StreamStatus>,
     /// Open streams that are not among them.
     pub streams_not_listed: usize,
-}
-
-/// How long things took since the start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Times {
-    /// How many there were.
-    pub count: u64,
-    /// All of them together.
-    pub seconds: f64,
-    /// How many took at most so many seconds each, as `0.001`: the buckets of the histogram in metrics.
-    pub within: BTreeMap<String, u64>,
-}
-
-impl From<&Histogram> for Times {
-    fn from(histogram: &Histogram) -> Times {
-        let within = histogram.cumulative();
-        Times {
-            count: histogram.total(),
-            seconds: histogram.sum().as_secs_f64(),
-            within: within
-                .map(|(bound, count)| (bound.as_secs_f64().to_string(), count))
-                .collect(),
-        }
-    }
 }
 
 /// One link.
@@ -205,10 +180,6 @@ pub struct Figures {
     pub pool: Option<PoolFigures>,
     /// Descriptors, where they can be counted.
     pub descriptors: Option<Descriptors>,
-    /// How long turns took.
-    pub turns: Histogram,
-    /// From requests' heads to the first bytes of their responses.
-    pub answers: Histogram,
 }
 
 /// A client's connections to its targets.
@@ -222,4 +193,23 @@ pub struct PoolFigures {
     pub dialled: u64,
     /// What has happened in the pool.
     pub counters: pool::Counters,
+}
+
+/// How many there were, how long all of them took together, and how many took at most so many seconds each, as
+/// `"0.001": 17`: the buckets of the histogram in metrics.
+fn times<S: Serializer>(histogram: &Histogram, to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(Some(3))?;
+    map.serialize_entry("count", &histogram.total())?;
+    map.serialize_entry("seconds", &histogram.sum().as_secs_f64())?;
+    map.serialize_entry("within", &Within(histogram))?;
+    map.end()
+}
+
+struct Within<'a>(&'a Histogram);
+
+impl Serialize for Within<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let within = self.0.cumulative();
+        to.collect_map(within.map(|(bound, count)| (bound.as_secs_f64().to_string(), count)))
+    }
 }

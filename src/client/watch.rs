@@ -12,9 +12,7 @@ use super::{
 use crate::{
     admin::{
         self, Asked, Figures, STREAMS_MAX, Status, Told,
-        snapshot::{
-            LinkStatus, POOLS_MAX, PoolFigures, PoolStatus, ProxyStatus, StreamStatus, Times,
-        },
+        snapshot::{LinkStatus, POOLS_MAX, PoolFigures, PoolStatus, ProxyStatus, StreamStatus},
     },
     clock::Now,
     histogram::Histogram,
@@ -92,8 +90,8 @@ impl Client {
             bytes_down: self.past.sent,
             undelivered_bytes: self.undelivered(io),
             undelivered_max: self.shared.budget.limit(),
-            turns: io.turns().map(Times::from).unwrap_or_default(),
-            first_bytes: Times::from(&self.answers()),
+            turns: io.turns().cloned().unwrap_or_default(),
+            first_bytes: self.answers(),
             pool_hits: self.pool.counters().hits,
             pool_misses: self.pool.counters().misses,
             ..Status::default()
@@ -204,8 +202,6 @@ impl Client {
                 counters: self.pool.counters().clone(),
             }),
             descriptors: io.descriptors(),
-            turns: io.turns().cloned().unwrap_or_default(),
-            answers: self.answers(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{Owner, Server, fronts::Front};
 use crate::{
     admin::{
         self, Asked, Figures, STREAMS_MAX, Status, Told,
-        snapshot::{LinkStatus, ProxyStatus, StreamStatus, Times},
+        snapshot::{LinkStatus, ProxyStatus, StreamStatus},
     },
     clock::Now,
     histogram::Histogram,
@@ -81,8 +81,8 @@ impl Server {
             bytes_down: self.carried.received,
             undelivered_bytes: self.undelivered(io),
             undelivered_max: self.shared.budget.limit(),
-            turns: io.turns().map(Times::from).unwrap_or_default(),
-            first_bytes: Times::from(&self.answers()),
+            turns: io.turns().cloned().unwrap_or_default(),
+            first_bytes: self.answers(),
             ..Status::default()
         };
         let mut proxies = Vec::new();
@@ -171,8 +171,6 @@ impl Server {
             ],
             pool: None,
             descriptors: io.descriptors(),
-            turns: io.turns().cloned().unwrap_or_default(),
-            answers: self.answers(),
         }
     }
 
