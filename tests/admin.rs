@@ -71,6 +71,10 @@ fn a_tunnel_tells_what_it_has_carried() {
             assert_eq!(metrics.value("siding_link_bytes_total", &all), bytes);
         }
     }
+    // Its three proxies, where clients and admins come in, the link, two users, and who asks.
+    wait_for_sockets(server, 9.0);
+    // The admin's listener, the link, a target, a parked connection, and who asks.
+    wait_for_sockets(client, 5.0);
     let of_server = metrics(server);
     assert_eq!(of_server.value("siding_users", &[]), 2.0);
     assert_eq!(of_server.value("siding_proxies", &[]), 3.0);
@@ -107,6 +111,8 @@ fn a_tunnel_tells_what_it_has_carried() {
     assert_eq!(ended(&after, "target_not_allowed"), 1.0);
     let raw_bytes = after.sum("siding_proxy_bytes_total", ("kind", "tcp"));
     assert_eq!(raw_bytes, 2.0, "a byte there and back");
+    // Its five listeners, the link, and who asks.
+    wait_for_sockets(server, 7.0);
 }
 
 #[test]
@@ -753,6 +759,15 @@ fn page(admin: SocketAddr, page: &str) -> String {
 
 fn metrics(admin: SocketAddr) -> Metrics {
     Metrics::read(&page(admin, "/metrics"))
+}
+
+/// Whoever asked before may not have left yet, and who was refused lingers.
+fn wait_for_sockets(admin: SocketAddr, count: f64) {
+    eventually("it has so many sockets", || {
+        let metrics = metrics(admin);
+        let lingering = metrics.value("siding_sockets_lingering", &[]);
+        (metrics.value("siding_sockets", &[]) - lingering == count).then_some(())
+    });
 }
 
 fn status(admin: SocketAddr) -> Value {

@@ -38,6 +38,16 @@ fn process(page: &mut Exposition, status: &Status, figures: &Figures) {
     .alone(status.undelivered_bytes);
     page.gauge("undelivered_limit_bytes", "How many of them there may be.")
         .alone(status.undelivered_max);
+    page.gauge(
+        "sockets",
+        "Sockets, listeners and timers of the event loop.",
+    )
+    .alone(figures.sockets);
+    page.gauge(
+        "sockets_lingering",
+        "Those of them that are closed but for what their peers still send.",
+    )
+    .alone(figures.lingering);
     if let Some(descriptors) = figures.descriptors {
         page.gauge("descriptors", "Descriptors in use.")
             .alone(descriptors.open);

@@ -178,6 +178,10 @@ pub struct Figures {
     pub handshakes: Vec<(&'static str, usize)>,
     /// A client's connections to its targets.
     pub pool: Option<PoolFigures>,
+    /// What the event loop owns: sockets, listeners and timers.
+    pub sockets: usize,
+    /// How many of them are closed but for what their peers still send.
+    pub lingering: usize,
     /// Descriptors, where they can be counted.
     pub descriptors: Option<Descriptors>,
 }

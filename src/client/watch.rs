@@ -201,6 +201,8 @@ impl Client {
                 dialled: self.counters.dialled,
                 counters: self.pool.counters().clone(),
             }),
+            sockets: io.len(),
+            lingering: io.lingering(),
             descriptors: io.descriptors(),
         }
     }

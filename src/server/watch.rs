@@ -170,6 +170,8 @@ impl Server {
                 ("user", self.securing.len()),
             ],
             pool: None,
+            sockets: io.len(),
+            lingering: io.lingering(),
             descriptors: io.descriptors(),
         }
     }
