@@ -47,12 +47,15 @@ impl Run {
 /// Processor time of a process with the threads that it has, as exactly as the kernel knows it.
 pub fn cpu(process: u32) -> Duration {
     match scheduled(process, 0) {
-        0 => {
-            let ticks = [USER_TICKS, SYSTEM_TICKS].map(|word| stat(process, word).unwrap_or(0));
-            Duration::from_millis(10 * ticks.iter().sum::<u64>())
-        }
+        0 => cpu_in_all(process),
         nanoseconds => Duration::from_nanos(nanoseconds),
     }
+}
+
+/// Processor time of a process with the threads that it has had, too, in hundredths of a second.
+pub fn cpu_in_all(process: u32) -> Duration {
+    let ticks = [USER_TICKS, SYSTEM_TICKS].map(|word| stat(process, word).unwrap_or(0));
+    Duration::from_millis(10 * ticks.iter().sum::<u64>())
 }
 
 /// How long a process has waited for a processor while it had something to do, its threads together.

@@ -1,4 +1,9 @@
-//! TLS of honest users and of attackers.
+//! TLS of users, and of attackers.
+
+#![allow(
+    dead_code,
+    reason = "each bench is a crate of its own and uses its own part of this"
+)]
 
 use std::{net::TcpStream, path::Path, sync::Arc};
 

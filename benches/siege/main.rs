@@ -20,9 +20,14 @@ mod limits;
 #[path = "../common/machine.rs"]
 mod machine;
 mod options;
+#[path = "../common/ranks.rs"]
+mod ranks;
 mod report;
 mod sessions;
 mod sides;
+#[path = "../common/talk.rs"]
+mod talk;
+#[path = "../common/tls.rs"]
 mod tls;
 mod users;
 mod victim;

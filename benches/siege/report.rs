@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{attacker::Outcome, sessions::Lines, sides::Cost, users::Served};
+use crate::{attacker::Outcome, ranks::rank, sessions::Lines, sides::Cost, users::Served};
 
 /// A phase.
 pub struct Row {
@@ -87,12 +87,4 @@ fn shown(cost: Cost) -> String {
         "{:.1} | {:.0} + {:.0} % | {}",
         cost.resident_mib, cost.cpu_percent, cost.waited_percent, cost.descriptors
     )
-}
-
-/// A quantile of sorted times, in milliseconds.
-fn rank(sorted: &[Duration], per_mille: usize) -> f64 {
-    let index = (sorted.len() * per_mille / 1000).min(sorted.len().saturating_sub(1));
-    sorted
-        .get(index)
-        .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
 }

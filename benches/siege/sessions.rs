@@ -2,9 +2,9 @@
 //! installed a raw echo. Each sends a line at a pace, and waits for it to come back.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
-    net::IpAddr,
-    process::{Child, Stdio},
+    io,
+    net::Ipv4Addr,
+    process::Child,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,10 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    common::{connect_from, pass},
-    ground::Stage,
-};
+use crate::{common::pass, ground::Stage, talk::Talk};
 
 /// How many there are.
 const SESSIONS: usize = 20;
@@ -151,28 +148,12 @@ impl Session {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         // As users, each from an address of its own.
-        let from = format!("127.0.2.{}", number + 1);
-        let Some(sshd) = &stage.sshd else {
-            let from: IpAddr = from.parse().expect("an address of loopback");
-            let to = connect_from(from, stage.session);
-            let from = to.try_clone().expect("there are descriptors");
-            return Session {
-                shared,
-                child: None,
-                thread: thread::spawn(move || converse(number, to, from, &of_thread)),
-            };
-        };
-        let mut command = sshd.ssh(stage.session, &["-b", &from], &["cat"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // ssh has its files not block, and ours may be the same one.
-        command.stderr(Stdio::null());
-        let mut child = command.spawn().expect("ssh is installed");
-        let to = child.stdin.take().expect("it is piped");
-        let from = child.stdout.take().expect("it is piped");
+        let from = Ipv4Addr::new(127, 0, 2, number as u8 + 1);
+        let (child, talk) = Talk::open(stage.sshd.as_ref(), from.into(), stage.session, &[]);
         Session {
             shared,
-            child: Some(child),
-            thread: thread::spawn(move || converse(number, to, from, &of_thread)),
+            child,
+            thread: thread::spawn(move || converse(number, talk, &of_thread)),
         }
     }
 }
@@ -190,8 +171,8 @@ impl State {
     }
 }
 
-fn converse(number: usize, to: impl Write, from: impl Read, shared: &Shared) {
-    if let Err(error) = lines(number, to, from, shared)
+fn converse(number: usize, talk: Talk, shared: &Shared) {
+    if let Err(error) = lines(number, talk, shared)
         // The end of the siege ends sessions in the middle of a line.
         && !shared.is_over.load(Ordering::SeqCst)
     {
@@ -199,27 +180,17 @@ fn converse(number: usize, to: impl Write, from: impl Read, shared: &Shared) {
     }
 }
 
-fn lines(number: usize, mut to: impl Write, from: impl Read, shared: &Shared) -> io::Result<()> {
-    let mut from = BufReader::new(from);
-    let mut back = String::new();
+fn lines(number: usize, mut talk: Talk, shared: &Shared) -> io::Result<()> {
     for line in 0.. {
         if shared.is_over.load(Ordering::SeqCst) {
             break;
         }
-        let said = format!("line {line} of session {number}\n");
         let start = Instant::now();
         if line > 0 {
             // The first one waits for ssh to log in.
             shared.state().waits_since = Some(start);
         }
-        to.write_all(said.as_bytes())?;
-        to.flush()?;
-        back.clear();
-        from.read_line(&mut back)?;
-        if back != said {
-            let message = format!("{said:?} came back as {back:?}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
+        talk.echoes(&format!("line {line} of session {number}\n"))?;
         let mut state = shared.state();
         state.waits_since = None;
         state.lines += 1;

@@ -90,8 +90,8 @@ pub struct Reply {
 }
 
 /// A user's connection.
-pub struct HttpUser {
-    reader: BufReader<TcpStream>,
+pub struct HttpUser<S = TcpStream> {
+    reader: BufReader<S>,
 }
 
 impl HttpOrigin {
@@ -248,6 +248,16 @@ impl Request {
     }
 }
 
+impl Body {
+    fn none() -> Self {
+        Self {
+            bytes: Vec::new(),
+            trailers: Vec::new(),
+            ended: Ended::None,
+        }
+    }
+}
+
 impl Reply {
     /// The value of the first field of that name.
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -276,8 +286,15 @@ impl HttpUser {
         Self::of(connect(address))
     }
 
+    /// Leaves by RST, so that no socket stays behind in TIME-WAIT: for tests with thousands of users.
+    pub fn leave(self) {
+        reset(self.reader.into_inner());
+    }
+}
+
+impl<S: Read + Write> HttpUser<S> {
     /// A user on a connection that is there already.
-    pub fn of(stream: TcpStream) -> Self {
+    pub fn of(stream: S) -> Self {
         Self {
             reader: BufReader::new(stream),
         }
@@ -308,25 +325,34 @@ impl HttpUser {
     /// # Errors
     /// The connection's; `UnexpectedEof` when it ends within the message or before it.
     pub fn try_reply(&mut self, method: &str) -> io::Result<Reply> {
-        let (start, fields) = read_head(&mut self.reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let mut words = start.splitn(3, ' ');
-        let version = words.next().unwrap_or_default().to_owned();
-        let status = words.next().and_then(|word| word.parse().ok());
-        let status: u16 = status.ok_or_else(|| invalid(format!("status line {start:?}")))?;
+        let mut reply = self.try_head()?;
         let without_body = method == "HEAD"
-            || matches!(status, 100..=199 | 204 | 304)
-            || (method == "CONNECT" && status / 100 == 2);
-        let framing = match framing_of(&fields)? {
+            || matches!(reply.status, 100..=199 | 204 | 304)
+            || (method == "CONNECT" && reply.status / 100 == 2);
+        let framing = match framing_of(&reply.fields)? {
             _ if without_body => Framing::None,
             Some(framing) => framing,
             None => Framing::Close,
         };
-        let body = read_body(&mut self.reader, framing)?;
+        reply.body = read_body(&mut self.reader, framing)?;
+        Ok(reply)
+    }
+
+    /// Reads the head of the next response; its body is still to be read, from [`HttpUser::stream`].
+    ///
+    /// # Errors
+    /// As of [`HttpUser::try_reply`].
+    pub fn try_head(&mut self) -> io::Result<Reply> {
+        let (start, fields) = read_head(&mut self.reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut words = start.splitn(3, ' ');
+        let version = words.next().unwrap_or_default().to_owned();
+        let status = words.next().and_then(|word| word.parse().ok());
+        let status = status.ok_or_else(|| invalid(format!("status line {start:?}")))?;
         Ok(Reply {
             version,
             status,
             fields,
-            body,
+            body: Body::none(),
         })
     }
 
@@ -350,18 +376,13 @@ impl HttpUser {
     }
 
     /// The connection itself, with what was read ahead.
-    pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
+    pub fn stream(&mut self) -> &mut BufReader<S> {
         &mut self.reader
     }
 
     /// The connection itself, without.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> S {
         self.reader.into_inner()
-    }
-
-    /// Leaves by RST, so that no socket stays behind in TIME-WAIT: for tests with thousands of users.
-    pub fn leave(self) {
-        reset(self.reader.into_inner());
     }
 }
 
@@ -452,6 +473,9 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     if reader.read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
+    if !line.ends_with(b"\n") {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let Some(line) = line.strip_suffix(b"\r\n") else {
         return Err(invalid(format!(
             "a line that does not end by CRLF: {line:?}"
@@ -484,11 +508,7 @@ fn framing_of(fields: &[(String, String)]) -> io::Result<Option<Framing>> {
 }
 
 fn read_body(reader: &mut impl BufRead, framing: Framing) -> io::Result<Body> {
-    let mut body = Body {
-        bytes: Vec::new(),
-        trailers: Vec::new(),
-        ended: Ended::None,
-    };
+    let mut body = Body::none();
     match framing {
         Framing::None => {}
         Framing::Length(length) => {
