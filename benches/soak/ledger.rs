@@ -141,6 +141,10 @@ impl Ledger {
 
     /// Enters what became of something that began then and is over; whether it went well.
     pub fn enter(&self, deed: Deed, began: Instant, done: io::Result<()>) -> bool {
+        // What a signal ends is nobody's failure.
+        if self.is_interrupted() {
+            return done.is_ok();
+        }
         let (is_cut, is_disturbed) = self.met(began);
         let mut tally = self.tally();
         let count = tally.deeds.entry(deed).or_default();

@@ -164,12 +164,12 @@ fn soak(options: &Options, stage: &Stage, ledger: &Arc<Ledger>) -> Vec<String> {
     if !start.iter().all(Figures::is_at_rest) {
         remarks.push(format!("no rest before the start: {start:?}"));
     }
-    let first = soak.first.unwrap_or_else(|| start.clone());
     for (side, name) in ["server", "client"].into_iter().enumerate() {
         let samples = soak.samples.iter();
         let samples: Vec<_> = samples.map(|(at, bytes)| (*at, bytes[side])).collect();
-        let [start, first, end] = [&start, &first, &end].map(|both| &both[side]);
-        remarks.extend(report::grown(name, start, first, end, &samples));
+        let [start, end] = [&start, &end].map(|both| &both[side]);
+        let plateau = soak.plateau[side];
+        remarks.extend(report::grown(name, start, plateau, end, &samples));
         remarks.extend(report::left_behind(name, start, end));
     }
     remarks
@@ -185,8 +185,8 @@ struct Soak<'a> {
     row: Duration,
     next_row: Duration,
     looked: Duration,
-    /// Of the first row.
-    first: Option<[Figures; 2]>,
+    /// The most resident memory, in bytes, within the first quarter.
+    plateau: [u64; 2],
     /// Anonymous memory, from the second quarter on.
     samples: Vec<(Duration, [u64; 2])>,
     sum: Tally,
@@ -202,7 +202,7 @@ impl<'a> Soak<'a> {
             row: Duration::ZERO,
             next_row: options.row_every(),
             looked: Duration::ZERO,
-            first: None,
+            plateau: [0; 2],
             samples: Vec::new(),
             sum: Tally::default(),
             remarks: Vec::new(),
@@ -220,16 +220,19 @@ impl<'a> Soak<'a> {
         if at >= self.span / 4 {
             let bytes = figures.each_ref().map(|side| side.anonymous);
             self.samples.push((at, bytes));
+        } else {
+            for (most, side) in self.plateau.iter_mut().zip(&figures) {
+                *most = side.resident.max(*most);
+            }
         }
         if is_row {
             let mut tally = ledger.take();
-            let name = format!("{:.1} min", at.as_secs_f64() / 60.0);
+            let name = format!("{}:{:02}", at.as_secs() / 60, at.as_secs() % 60);
             let span = at - self.row;
             let sessions = ledger.sessions();
             report::print_row(&name, Some((&mut tally, span, sessions)), &figures);
             self.remarks.extend(report::row_remark(&name, &tally, span));
             self.sum.add(&tally);
-            self.first.get_or_insert(figures);
             self.row = at;
             self.next_row += self.row_every;
         }

@@ -8,8 +8,8 @@ use crate::{
     sides::Figures,
 };
 
-/// How much larger the memory may be in the end than when the load had just begun: by so much of it, or so
-/// many bytes.
+/// How much larger the memory may be in the end than it was in the first quarter: by so much of it, or so many
+/// bytes.
 const GROWTH_PERCENT: u64 = 25;
 const GROWTH_BYTES: u64 = 2 << 20;
 
@@ -86,16 +86,13 @@ pub fn print_deeds(tally: &Tally) {
     println!();
 }
 
-/// What has not returned to where it was at the start; nothing, where all has. Prints where that was.
+/// What has not returned to where it was at the start; nothing, where all has. Prints both.
 pub fn left_behind(name: &str, start: &Figures, end: &Figures) -> Vec<String> {
-    let counts = start
-        .counts
-        .iter()
-        .map(|(of, count)| format!("{of} {count}"));
-    println!(
-        "{name} at the start: {}.",
-        counts.collect::<Vec<_>>().join(", ")
-    );
+    for (when, figures) in [("at the start", start), ("in the end", end)] {
+        let counts = figures.counts.iter();
+        let counts: Vec<_> = counts.map(|(of, count)| format!("{of} {count}")).collect();
+        println!("{name} {when}: {}.", counts.join(", "));
+    }
     let both = start.counts.iter().zip(&end.counts);
     let changed = both.filter(|(before, after)| before != after);
     let told =
@@ -103,27 +100,26 @@ pub fn left_behind(name: &str, start: &Figures, end: &Figures) -> Vec<String> {
     told.collect()
 }
 
-/// Prints what memory has done, and says whether that is too much: `first` is the first row's, and a sample
-/// is when, and how many bytes were anonymous.
+/// Prints what memory has done, and says whether that is too much: `plateau` is the most of the first quarter,
+/// in bytes, and a sample is when, and how many bytes were anonymous.
 pub fn grown(
     name: &str,
     start: &Figures,
-    first: &Figures,
+    plateau: u64,
     end: &Figures,
     samples: &[(Duration, u64)],
 ) -> Option<String> {
-    let [start, first, last] = [start, first, end].map(|figures| figures.resident);
     println!(
-        "{name}: {:.2} MiB at the start, {:.2} in the first row, {:.2} in the end; anonymous {:+.0} KiB/h \
-         from the second quarter on ({} samples).",
-        start as f64 / MIB,
-        first as f64 / MIB,
-        last as f64 / MIB,
+        "{name}: {:.2} MiB at the start, {:.2} at most in the first quarter, {:.2} in the end; anonymous \
+         {:+.0} KiB/h from the second quarter on ({} samples).",
+        start.resident as f64 / MIB,
+        plateau as f64 / MIB,
+        end.resident as f64 / MIB,
         slope(samples) * 3600.0 / KIB,
         samples.len(),
     );
-    let allowed = first + (first * GROWTH_PERCENT / 100).max(GROWTH_BYTES);
-    (last > allowed).then(|| format!("{name}: its memory has not returned"))
+    let allowed = plateau + (plateau * GROWTH_PERCENT / 100).max(GROWTH_BYTES);
+    (end.resident > allowed).then(|| format!("{name}: its memory has not returned"))
 }
 
 /// Bytes a second, by least squares.
