@@ -189,6 +189,12 @@ impl Stage {
         log.wait_for_all_of(client, &[": up to "], RELINKED);
     }
 
+    /// How often the server has lost the client's link so far.
+    pub fn links_lost(&self) -> usize {
+        let log = self.tunnel.server.log();
+        log.count(&format!("link {CLIENT}: down"))
+    }
+
     /// What is to be said of server and client in the end: nothing, where all is well.
     pub fn remarks(&self) -> Vec<String> {
         let sides: [(&str, &Siding); 2] = [

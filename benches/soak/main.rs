@@ -161,6 +161,10 @@ fn soak(options: &Options, stage: &Stage, ledger: &Arc<Ledger>) -> Vec<String> {
     total.add(&ledger.take());
     report::print_deeds(&total);
     let mut remarks = soak.remarks;
+    let lost = stage.links_lost();
+    if lost != total.cuts {
+        remarks.push(format!("{} cuts, and {lost} links lost", total.cuts));
+    }
     if !start.iter().all(Figures::is_at_rest) {
         remarks.push(format!("no rest before the start: {start:?}"));
     }
