@@ -6,7 +6,7 @@ use std::{io::ErrorKind, io::Read, net::SocketAddr};
 
 use common::{
     Browser, CLIENT, HttpOrigin, HttpUser, Origin, Reply, Scratch, Siding, Then, Tunnel, connect,
-    echoes,
+    echoes, eventually,
 };
 use serde_json::{Value, json};
 
