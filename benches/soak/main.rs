@@ -66,9 +66,9 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(5);
 /// From one configuration to the next.
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
 
-/// From one cut to the next, at least and at most; in a short run half as long at most.
+/// From one cut to the next, at least and at most; in a short run at most an eighth of it longer than at least.
 const CUT_AFTER_MIN: Duration = Duration::from_secs(5);
-const CUT_AFTER_MAX: Duration = Duration::from_secs(40);
+const CUT_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// How long the link stands still without being lost, at most: less than a ping and its answer take.
 const PAUSE_MAX: Duration = Duration::from_millis(1500);

@@ -18,6 +18,9 @@ const STACK: usize = 256 * 1024;
 /// Bytes of the request of a [`Origin::digest`]: a seed and the length of the reply.
 const DIGEST_HEAD: usize = 16;
 
+/// More than any reply is long: who asks for more has come by chance, to a port that was another's.
+const DIGEST_MAX: u64 = 1 << 40;
+
 /// A TCP target on 127.0.0.1.
 pub struct Origin {
     address: SocketAddr,
@@ -154,6 +157,9 @@ fn digest(mut stream: &TcpStream) -> io::Result<()> {
     let (seed, down) = head.split_at(8);
     let seed = u64::from_be_bytes(seed.try_into().expect("half of sixteen bytes"));
     let down = u64::from_be_bytes(down.try_into().expect("half of sixteen bytes"));
+    if down > DIGEST_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let mut pattern = Pattern::new(seed);
     let mut piece = vec![0; 16 * 1024];
     let mut expected = piece.clone();
