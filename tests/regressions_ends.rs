@@ -4,7 +4,7 @@
 mod common;
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::ExitStatus,
     sync::{Arc, Condvar, Mutex, mpsc},
@@ -78,15 +78,33 @@ fn a_user_whose_target_reads_late_outlives_the_servers_half_close_deadline() {
 fn a_target_whose_user_has_gone_does_not_send_on_for_long() {
     let (ended, report) = mpsc::channel();
     let origin = Origin::start(move |stream| {
-        ended.send(send_pattern(&stream, 4, ENDLESS)).ok();
+        let mut counted = Counted(stream, 0);
+        let sent = send_pattern(&mut counted, 4, ENDLESS);
+        ended.send((sent, counted.1)).ok();
     });
     let tunnel = Tunnel::to("tcp", origin.address());
     let user = tunnel.connect();
     user.shutdown(Shutdown::Write).unwrap();
     expect_pattern(&user, 4, 1 << 20).unwrap();
     drop(user);
-    let sent = report.recv_timeout(SOON).expect("it is told in time");
+    let (sent, count) = report.recv_timeout(SOON).expect("it is told in time");
     assert!(sent.is_err());
+    assert!(count < LONG, "{count} bytes that nobody wants");
+}
+
+/// Where so many bytes were written.
+struct Counted(TcpStream, u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.0.write(bytes)?;
+        self.1 += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[test]

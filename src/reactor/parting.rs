@@ -1,7 +1,8 @@
 //! Connections that their owners have left: what is still to be written is, then FIN is sent, and what
 //! comes in the meantime is discarded, so that no reset destroys what the kernel has not delivered.
 //!
-//! All of it has an end: a peer that takes nothing, or goes on sending, is given up. What was not written
+//! All of it has an end: a peer that takes nothing, or goes on sending, is given up, and the sooner the more it
+//! sends. What was not written
 //! by then ends in a reset, because a cut must not look like an end.
 
 use std::{
@@ -134,16 +135,24 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             return;
         };
         let mut sink = [0; DISCARD];
+        let mut until = until;
         for _ in 0..DISCARD_READS_MAX {
-            match stream.read(&mut sink) {
+            match (stream.read(&mut sink), &mut until) {
                 // Only what it takes counts as progress then.
-                Ok(1..) if until.is_none() => {}
-                Ok(1..) if until.is_some_and(|until| now < until) => socket.active = now,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                (Ok(1..), None) => {}
+                (Ok(count @ 1..), Some(until)) if now < *until => {
+                    socket.active = now;
+                    let spent = Duration::from_secs(count as u64) / DISCARD_RATE;
+                    *until = until.checked_sub(spent).unwrap_or(now);
+                    socket.life = Life::Lingering {
+                        until: Some(*until),
+                    };
+                }
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The peer may still read what is left to be written.
-                Ok(0) if until.is_none() => return,
+                (Ok(0), None) => return,
                 // It ended, failed, or took too long.
-                Ok(_) | Err(_) => return self.close(key),
+                _ => return self.close(key),
             }
         }
         self.again(key);
@@ -154,6 +163,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 pub const LINGER_MAX: Duration = Duration::from_secs(30);
 
 const DISCARD: usize = 16 * 1024;
+
+/// Bytes that take a second from that time: an uploader has as many to learn that nobody wants more as are on
+/// the way to us and a few round trips of them, while who sends without end, as fast as the processor lets it,
+/// is soon told by a reset.
+const DISCARD_RATE: u32 = 8 << 20;
 
 /// 256 KiB in one turn, as for a link: others wait.
 const DISCARD_READS_MAX: usize = 16;
