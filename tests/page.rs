@@ -217,7 +217,9 @@ fn a_person_is_told_when_nobody_answers_and_sees_it_come_back() {
     tunnel.server.terminate();
     browser.wait_for(&format!("{state} === 'draining'"));
     browser.call("Page.navigate", json!({ "url": url(&tunnel.client) }));
-    browser.wait_for(&format!("{state} === 'ready'"));
+    browser.wait_for(&format!(
+        "{state}.startsWith('not ready: the server drains')"
+    ));
     drop(user);
     browser.wait_for(&format!(
         "{state}.startsWith('not ready: no link to ws://')"
