@@ -21,10 +21,12 @@
 mod changes;
 pub mod mio_net;
 pub mod net;
+mod outlook;
 mod parting;
 pub mod resolver;
 mod room;
 mod socket;
+mod succession;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod turn;
@@ -42,9 +44,7 @@ use log::{debug, trace};
 use slab::Slab;
 
 use self::{
-    net::{
-        Address, Descriptors, Event, NameClass, Net, Peer, Phase, Purpose, is_out_of_descriptors,
-    },
+    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
     resolver::{Lookup, Names},
     room::Room,
     socket::{Kind, Life, Socket},
@@ -52,6 +52,7 @@ use self::{
     wheel::TimerWheel,
 };
 pub use self::{
+    outlook::Outlook,
     parting::LINGER_MAX,
     socket::{Deadline, Idle},
     tls::Session,
@@ -229,44 +230,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let bound = self.net.local_address(&listener)?;
         self.occupy(key, Kind::Listener(listener), owner);
         Ok((key, bound))
-    }
-
-    /// What the process before this one has left for it, once; its listeners are found by
-    /// [`Reactor::listen`].
-    pub fn notes(&mut self) -> Option<Vec<u8>> {
-        self.net.notes()
-    }
-
-    /// The role has all that it needs: whoever looks after this process hears so, the process before it goes,
-    /// and listeners that were inherited for nothing are closed.
-    pub fn settled(&mut self) {
-        self.net.tell(Phase::Ready);
-    }
-
-    /// Leaves to the next process what this one knows, which is about to stop.
-    pub fn bequeath(&mut self, notes: &[u8]) {
-        self.net.bequeath(notes);
-    }
-
-    /// Starts a process that is to take over all listeners, with `notes` of what it must know; its id.
-    /// [`Role::succeeded`] brings what came of it.
-    ///
-    /// # Errors
-    /// As of [`Net::start_successor`].
-    pub fn start_successor(&mut self, notes: &[u8]) -> io::Result<u32> {
-        let listeners = self.sockets.iter().filter_map(|(_, socket)| {
-            let Kind::Listener(listener) = &socket.kind else {
-                return None;
-            };
-            (socket.life == Life::Open).then_some(listener)
-        });
-        let listeners: Vec<&N::Listener> = listeners.collect();
-        self.net.start_successor(&listeners, notes)
-    }
-
-    /// Ends the one that was started and was not heard of.
-    pub fn give_up_successor(&mut self) {
-        self.net.give_up_successor();
     }
 
     /// Takes a connection that waits at a listener, and labels it.
@@ -541,125 +504,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         finished
     }
 
-    /// What a read would find, for who may not read now; at most one look at the network. A failure
-    /// comes before the bytes that are still there: nobody is going to read them.
-    pub fn outlook(&mut self, key: Key) -> Outlook {
-        let Ok((socket, net)) = self.lend(key) else {
-            return Outlook::Failed;
-        };
-        if socket.failed.is_some() {
-            return Outlook::Failed;
-        }
-        if socket.unread_len() > 0 {
-            return Outlook::Data;
-        }
-        if !socket.is_readable() {
-            return Outlook::Quiet;
-        }
-        if socket.tls.is_some() {
-            let tls = |socket: &mut Socket<N, O>, scratch: &mut [u8], now| {
-                Ok(socket.tls_outlook(scratch, now).unwrap_or(Outlook::Failed))
-            };
-            return self.work(key, tls).unwrap_or(Outlook::Failed);
-        }
-        let Kind::Stream(stream) = &mut socket.kind else {
-            return Outlook::Failed;
-        };
-        match net.peek(stream) {
-            Ok(0) => Outlook::End,
-            Ok(_) => Outlook::Data,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                socket.readable = false;
-                Outlook::Quiet
-            }
-            Err(_) => Outlook::Failed,
-        }
-    }
-
-    /// As [`Reactor::outlook`], from a look at the network itself, whether it has told us of anything or
-    /// not. What is still to be sent counts as a failure: this is for a connection that is idle, or
-    /// should be.
-    pub fn look(&mut self, key: Key) -> Outlook {
-        if let Some(socket) = self.socket(key) {
-            if !socket.is_flushed() {
-                return Outlook::Failed;
-            }
-            socket.readable = true;
-        }
-        self.outlook(key)
-    }
-
-    /// Whether the socket has a pending error: its peer reset it, or it timed out.
-    pub fn is_failed(&self, key: Key) -> bool {
-        self.sockets
-            .get(key.index as usize)
-            .is_some_and(|socket| socket.serial == key.serial && socket.failed.is_some())
-    }
-
-    /// Whether the peer has ended in order, and was reset then: it takes nothing any more.
-    pub fn is_deaf(&self, key: Key) -> bool {
-        self.sockets
-            .get(key.index as usize)
-            .is_some_and(|socket| socket.serial == key.serial && socket.deaf)
-    }
-
-    /// Whether a read may find something, as far as we were told.
-    pub fn is_readable(&self, key: Key) -> bool {
-        self.sockets
-            .get(key.index as usize)
-            .is_some_and(|socket| socket.serial == key.serial && socket.is_readable())
-    }
-
-    /// Closes at the end of the turn: FIN after what the kernel holds, or RST where bytes were left
-    /// unread.
-    pub fn close(&mut self, key: Key) {
-        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
-            return;
-        };
-        if socket.serial == key.serial && socket.life != Life::Closing {
-            if matches!(socket.life, Life::Lingering { .. }) {
-                self.lingering -= 1;
-            }
-            // As far as the socket takes it at once: a peer that is not told takes the end for a cut.
-            if socket.tls.is_some() {
-                let _ = self.finish(key);
-            }
-            let socket = &mut self.sockets[key.index as usize];
-            if let Kind::Listener(listener) = &mut socket.kind {
-                self.net.unlisten(listener);
-            }
-            socket.life = Life::Closing;
-            self.room.unload(std::mem::take(&mut socket.weight));
-            self.closing.push(key);
-        }
-    }
-
-    /// Closes at once, for its descriptor; the slot is vacated at the end of the turn all the same.
-    pub fn close_now(&mut self, key: Key) {
-        self.close(key);
-        if let Some(socket) = self.sockets.get_mut(key.index as usize)
-            && socket.serial == key.serial
-            && socket.has_descriptor()
-        {
-            socket.kind = Kind::Timer;
-            self.room.closed();
-        }
-    }
-
-    /// Closes with RST: the peer learns that this was no orderly end.
-    pub fn abort(&mut self, key: Key) {
-        if let Ok((socket, net)) = self.lend(key)
-            && let Kind::Stream(stream) = &mut socket.kind
-        {
-            net.abort(stream);
-            // Nothing more is said, close_notify neither.
-            let before = socket.held();
-            socket.tls = None;
-            self.unread = self.unread + self.sockets[key.index as usize].held() - before;
-        }
-        self.close(key);
-    }
-
     /// Does something with a socket that may change what waits in it.
     fn work<T>(
         &mut self,
@@ -744,19 +588,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.room.check(descriptors, load);
         self.wheel.check_invariants();
     }
-}
-
-/// What a read would find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
-    /// Nothing, as far as we were told.
-    Quiet,
-    /// Bytes.
-    Data,
-    /// The end of the stream.
-    End,
-    /// An error.
-    Failed,
 }
 
 /// How long a listener waits for a descriptor before it tries again by itself.

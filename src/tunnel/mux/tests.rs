@@ -20,7 +20,7 @@ use crate::{
     http::{Coding, Framing},
     tunnel::{
         Outlook,
-        control::RequestFacts,
+        control::{Disconnect, Reason, RequestFacts},
         frame::{BATCH_MAX, Batch, HEADER_BYTES, Message},
     },
 };
