@@ -66,8 +66,8 @@ impl Attacker {
     pub fn start(attack: &Attack, ground: &Ground, span: Duration) -> Attacker {
         let ground = serde_json::to_string(ground).expect("names and numbers");
         let program = env::current_exe().expect("it runs");
-        let mut command = Command::new("nice");
-        command.args(["-n", NICE]).arg(program);
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(program);
         command.args([ATTACK, attack.name, &span.as_millis().to_string(), &ground]);
         let process = Process::start(attack.name, &mut command);
         process.log().wait_for(BEGINS);
