@@ -149,13 +149,14 @@ fn request(stream: &TcpStream) -> io::Result<()> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// A request whose answer is siding's own: the target's is none.
+/// A request whose answer is siding's own: the target's is none, or who asks is turned away by the limits.
 fn expect_refusal(ground: &Ground, score: &Score) -> io::Result<()> {
     let mut user = dial(ground.detour)?;
     user.write_all(GET)?;
     let mut answer = [0; 12];
     user.read_exact(&mut answer)?;
-    if !answer.starts_with(b"HTTP/1.1 50") {
+    let ours = [b"HTTP/1.1 50".as_slice(), b"HTTP/1.1 429"];
+    if !ours.iter().any(|status| answer.starts_with(status)) {
         score.fault(format!("answered {:?}", String::from_utf8_lossy(&answer)));
     }
     reset(&user);
