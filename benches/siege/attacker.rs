@@ -1,5 +1,6 @@
-//! An attack in a process of its own: this program once more, told by its first argument. It has a lower
-//! priority, so that it does not take from honest users what is theirs: the processor they ask with.
+//! An attack in a process of its own: this program once more, told by its first argument. It runs when nobody
+//! else wants to (the idle class of the scheduler), so that it does not take from honest users what is theirs:
+//! the processor they ask with.
 
 use std::{
     env,
@@ -27,9 +28,6 @@ const ATTACK: &str = "--attack";
 /// What it says when it begins, and in the end.
 const BEGINS: &str = "begins";
 const ENDED: &str = "ended ";
-
-/// How much lower its priority is.
-const NICE: &str = "10";
 
 /// How long an attacker waits after something did not go.
 const RETRY: Duration = Duration::from_millis(2);

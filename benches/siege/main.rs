@@ -3,7 +3,7 @@
 //!
 //! The released binary runs as server (the link and one listener over TLS, a token for each client) and
 //! client. Honest users and the origin are threads of this program, ssh sessions are OpenSSH's, and each attack is
-//! this program once more, in a process of its own and of a lower priority: what the table shows is what siding
+//! this program once more, in a process of its own that runs when nobody else wants to: what the table shows is what siding
 //! gives up for an attack, not what the machine does.
 //!
 //! ```text
