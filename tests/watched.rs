@@ -9,6 +9,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::fs::symlink,
     path::Path,
+    process::Command,
     time::SystemTime,
 };
 
@@ -174,6 +175,33 @@ fn what_is_wrong_is_said_once_and_what_is_right_again_is_taken_over() {
     scratch.write("secrets/token", "short");
     after(log, "reload: done", || writes(&proxy(other, &echo)));
     assert_eq!(log.count("has changed"), before + 1);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let echo = Origin::echo();
+    let port = free_port();
+    let scratch = Scratch::new();
+    let config = scratch.write("config.json", proxy(port, &echo));
+    let tunnel = tunnel_of(&config);
+    let log = tunnel.server.log();
+    let pipe = scratch.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo belongs to every system").success());
+    let line = after(log, "reload: nothing changed", || {
+        fs::rename(&pipe, &config).unwrap();
+    });
+    assert!(line.contains("it is a pipe"), "{line}");
+    echoes(&connect(at(port)));
+    // Asked for, neither.
+    after(log, "reload: nothing changed", || {
+        tunnel.server.signal("HUP")
+    });
+    let other = free_port();
+    after(log, "reload: done", || {
+        fs::rename(scratch.write("new", proxy(other, &echo)), &config).unwrap();
+    });
+    echoes(&connect(at(other)));
 }
 
 /// As a volume of Kubernetes is laid out: `name -> ..data/name`, and `..data -> ..<time>`.

@@ -7,18 +7,31 @@
 //! The record is a list of the thread, against the rule that nothing is: the readers are constructors of
 //! values (a token, a certificate, users), each some calls below the one that asks, and a list in all those
 //! signatures would be there for the reload alone. It exists only while [`Files::of`] runs.
+//!
+//! Before the event loop runs, a pipe may be waited for. From then on nothing may: whoever can put a pipe
+//! where a file was would have everybody wait for somebody to write. A pipe that was read at the start is
+//! read again where the operator asks for it.
 
 use std::{
     cell::RefCell,
-    fs::{self, File},
+    fs::{self, Metadata, OpenOptions},
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
 thread_local! {
-    static RECORD: RefCell<Option<Vec<Seen>>> = const { RefCell::new(None) };
+    static RECORD: RefCell<Option<Record>> = const { RefCell::new(None) };
+}
+
+/// What is being read.
+#[derive(Default)]
+struct Record {
+    seen: Vec<Seen>,
+    /// Which pipes may be waited for, where not all may.
+    pipes: Option<Vec<PathBuf>>,
 }
 
 /// Files, and what they held.
@@ -67,7 +80,8 @@ impl<C> Source<C> {
     /// # Errors
     /// What is wrong.
     pub fn read(&mut self) -> Result<C, String> {
-        let (outcome, files) = Files::of(&mut self.read);
+        let pipes = self.files.pipes();
+        let (outcome, files) = Files::record(Some(pipes), &mut self.read);
         let before = std::mem::replace(&mut self.files, files);
         if outcome.is_err() {
             self.files.add(before);
@@ -84,12 +98,16 @@ impl<C> Source<C> {
 /// The first `bytes_max` bytes of a file that is part of a configuration.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, or would have to be waited for while the event loop runs.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let outcome = open(path, bytes_max);
+    let may_wait = RECORD.with_borrow(|record| {
+        let pipes = record.as_ref().and_then(|record| record.pipes.as_ref());
+        pipes.is_none_or(|pipes| pipes.iter().any(|pipe| pipe == path))
+    });
+    let outcome = open(path, bytes_max, may_wait);
     RECORD.with_borrow_mut(|record| {
         if let Some(record) = record {
-            record.push(Seen {
+            record.seen.push(Seen {
                 path: path.to_owned(),
                 bytes_max,
                 state: State::of(&outcome),
@@ -100,9 +118,26 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// What a file holds, and whether it is one that holds it for good.
-fn open(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
-    let file = File::open(path)?;
-    let is_lasting = file.metadata()?.is_file();
+fn open(path: &Path, bytes_max: u64, may_wait: bool) -> io::Result<(Vec<u8>, bool)> {
+    let is_waited_for = |of: &Metadata| !may_wait && !of.is_file() && !of.is_dir();
+    let refused = || {
+        let why = "it is a pipe or the like by now, and nobody waits for one but at the start";
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    };
+    // To open a pipe wakes whoever writes to it, and a device may do anything.
+    if is_waited_for(&fs::metadata(path)?) {
+        return Err(refused());
+    }
+    let flags = if may_wait { 0 } else { libc::O_NONBLOCK };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if is_waited_for(&metadata) {
+        return Err(refused());
+    }
+    let is_lasting = metadata.is_file();
     let mut bytes = Vec::new();
     file.take(bytes_max).read_to_end(&mut bytes)?;
     Ok((bytes, is_lasting))
@@ -121,10 +156,22 @@ impl State {
 impl Files {
     /// Does some work, and tells which files were [read](read) for it.
     pub fn of<T>(work: impl FnOnce() -> T) -> (T, Files) {
-        let before = RECORD.replace(Some(Vec::new()));
+        Files::record(None, work)
+    }
+
+    /// As [`Files::of`], where only these pipes may be waited for.
+    fn record<T>(pipes: Option<Vec<PathBuf>>, work: impl FnOnce() -> T) -> (T, Files) {
+        let seen = Vec::new();
+        let before = RECORD.replace(Some(Record { seen, pipes }));
         let done = work();
         let record = RECORD.replace(before);
-        (done, Files(record.unwrap_or_default()))
+        (done, Files(record.unwrap_or_default().seen))
+    }
+
+    /// Those that cannot be read twice.
+    fn pipes(&self) -> Vec<PathBuf> {
+        let pipes = self.0.iter().filter(|seen| seen.state == State::Passing);
+        pipes.map(|seen| seen.path.clone()).collect()
     }
 
     /// Adds those of `others` that are not among these.
@@ -147,14 +194,8 @@ impl Files {
     /// The first file that holds something else by now, or can be read, or not any more, unlike before.
     pub fn changed(&self) -> Option<&Path> {
         let differs = |seen: &&Seen| {
-            // What has become a pipe would not be opened before somebody else does.
-            let is_file = fs::metadata(&seen.path).is_ok_and(|of| of.is_file());
-            let state = match seen.state {
-                State::Passing => return false,
-                _ if is_file => State::of(&open(&seen.path, seen.bytes_max)),
-                _ => State::Unread,
-            };
-            state != seen.state
+            let is_read_once = seen.state == State::Passing;
+            !is_read_once && State::of(&open(&seen.path, seen.bytes_max, false)) != seen.state
         };
         self.0.iter().find(differs).map(|seen| &*seen.path)
     }
