@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
@@ -727,6 +728,27 @@ fn who_watches_sees_it_again_each_second_even_after_a_restart() {
     let mut watching = watching;
     watching.interrupt();
     assert!(!watching.wait().success(), "ended by the signal");
+}
+
+#[test]
+fn who_watches_with_a_token_that_is_no_longer_right_stops_and_shuts_nobody_out() {
+    let scratch = Scratch::new();
+    let (old, new) = (TOKEN, "fedcba9876543210");
+    let [at_server, at_watcher] =
+        ["server", "watcher"].map(|name| scratch.write(name, old).display().to_string());
+    let words = ["server", "--listen", ANY, "--admin", ANY];
+    let server = Siding::start(words.iter().chain(&["--admin-token-file", &*at_server]));
+    let admin = server.admin_address().to_string();
+    let words = ["status", "--watch", "--admin", &*admin];
+    let mut watching = Siding::start(words.iter().chain(&["--admin-token-file", &*at_watcher]));
+    watching.log().wait_for_count(2, "siding server ");
+    fs::write(&at_server, new).unwrap();
+    server.signal("HUP");
+    assert_eq!(watching.wait().code(), Some(1));
+    watching.log().wait_for("does not take this token");
+    assert_eq!(watching.log().count("does not take this token"), 1);
+    let (code, page) = siding_status(&["--admin", &admin, "--admin-token-file", &at_server]);
+    assert_eq!(code, 0, "{page}");
 }
 
 /// A tunnel whose both ends tell of themselves.

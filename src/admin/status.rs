@@ -28,25 +28,37 @@ pub struct Question {
     pub watch: bool,
 }
 
+/// Why there is no status.
+enum Unanswered {
+    /// It may be there in a moment.
+    Passing(String),
+    /// The token is wrong: whoever showed it each second would have everybody at its address shut out.
+    Denied(String),
+}
+
 /// Asks and shows.
 ///
 /// # Errors
-/// Nobody answers, or not with a status; the text is for the operator.
+/// Nobody answers, or not with a status, or not to this token; the text is for the operator.
 pub fn run(question: &Question) -> Result<(), String> {
-    let mut shown = show(&answer(question)?, question);
+    let json =
+        answer(question).map_err(|(Unanswered::Passing(why) | Unanswered::Denied(why))| why)?;
+    let mut shown = show(&json, question);
     while question.watch && shown.is_ok() {
         thread::sleep(WATCH_EVERY);
         // Who watches wants to see it come back.
         shown = match answer(question) {
             Ok(json) => show(&json, question),
-            Err(reason) => say(&format!("{reason}\n"), question.watch),
+            Err(Unanswered::Passing(why)) => say(&format!("{why}\n"), question.watch),
+            Err(Unanswered::Denied(why)) => return Err(why),
         };
     }
     // Whoever has read enough (`| head`) need not be told.
     Ok(())
 }
 
-fn answer(question: &Question) -> Result<Vec<u8>, String> {
+fn answer(question: &Question) -> Result<Vec<u8>, Unanswered> {
+    use Unanswered::{Denied, Passing};
     let admin = question.admin;
     let (head, content) = ask(question).map_err(|error| {
         let reason = match error.kind() {
@@ -55,9 +67,11 @@ fn answer(question: &Question) -> Result<Vec<u8>, String> {
             }
             _ => error.to_string(),
         };
-        format!("nobody answers at {admin}: {reason}; is siding running there, with --admin?")
+        Passing(format!(
+            "nobody answers at {admin}: {reason}; is siding running there, with --admin?"
+        ))
     })?;
-    let foreign = |what: &str| format!("what answers at {admin} is not siding: {what}");
+    let foreign = |what: &str| Passing(format!("what answers at {admin} is not siding: {what}"));
     let response = read(&head).map_err(foreign)?;
     let said: String = String::from_utf8_lossy(&content)
         .chars()
@@ -66,15 +80,15 @@ fn answer(question: &Question) -> Result<Vec<u8>, String> {
     match response.status {
         200 => {}
         401 => {
-            return Err(match question.token {
+            return Err(Denied(match question.token {
                 None => format!("{admin} wants a token: give --admin-token-file"),
                 Some(_) => format!("{admin} does not take this token"),
-            });
+            }));
         }
-        status => return Err(format!("{admin} answers {status}: {said}")),
+        status => return Err(Passing(format!("{admin} answers {status}: {said}"))),
     }
     if response.framing != Framing::Length(content.len() as u64) {
-        return Err(format!("the answer of {admin} is cut off"));
+        return Err(Passing(format!("the answer of {admin} is cut off")));
     }
     match serde_json::from_slice::<Status>(&content) {
         Ok(_) => Ok(content),
