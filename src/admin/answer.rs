@@ -61,10 +61,10 @@ impl Page {
         }
     }
 
-    /// The page for people.
-    pub fn for_people() -> Page {
+    /// The page for people, with its [`page::policy`].
+    pub fn for_people(policy: &str) -> Page {
         Page {
-            fields: page::fields(),
+            fields: page::fields(policy),
             ..Page::of(HTML, page::TEXT.into())
         }
     }

@@ -21,6 +21,7 @@ use slab::Slab;
 use super::{
     Asked, Told,
     answer::{self, Page, Wanted},
+    page,
 };
 use crate::{
     clock::Now,
@@ -45,6 +46,8 @@ pub struct Admin {
     visitors: Slab<Visitor>,
     guesses: Guesses,
     denied: Refusals,
+    /// That of the page for people.
+    policy: String,
     /// Counts events, to tell who has been quiet longest.
     clock: u64,
 }
@@ -90,6 +93,7 @@ impl Admin {
             visitors: Slab::new(),
             guesses: Guesses::default(),
             denied: Refusals::default(),
+            policy: page::policy(),
             clock: 0,
         })
     }
@@ -235,7 +239,7 @@ impl Admin {
                 };
                 let wanted = answer::route(&request);
                 match self.admit(&request, &wanted, peer, now).and(wanted) {
-                    Ok(Wanted::Page) => Page::for_people(),
+                    Ok(Wanted::Page) => Page::for_people(&self.policy),
                     Ok(Wanted::Health) => Page::line(200, "ok"),
                     Ok(Wanted::Log(level)) => {
                         journal::set_level(level, "admin");

@@ -11,15 +11,20 @@ use crate::base64;
 /// The page.
 pub(super) const TEXT: &str = include_str!("page.html");
 
-/// Fields of its head. They cost two hashes of a few KiB, as often as somebody opens the page.
-pub(super) fn fields() -> Vec<(&'static str, String)> {
+/// What the browser may do with it. It costs two hashes of some 20 KiB: strangers, who may open the page, must
+/// not have us make them.
+pub(super) fn policy() -> String {
     let [style, script] = ["style", "script"].map(|element| base64::encode(&digest(element)));
-    let policy = format!(
+    format!(
         "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; img-src data:; \
          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
+    )
+}
+
+/// Fields of its head, with its [`policy`].
+pub(super) fn fields(policy: &str) -> Vec<(&'static str, String)> {
     vec![
-        ("Content-Security-Policy", policy),
+        ("Content-Security-Policy", policy.into()),
         ("Referrer-Policy", "no-referrer".into()),
         ("Cross-Origin-Resource-Policy", "same-origin".into()),
     ]
@@ -70,9 +75,9 @@ mod tests {
 
     #[test]
     fn the_policy_names_what_there_is() {
-        let fields = fields();
-        let (name, policy) = &fields[0];
-        assert_eq!(*name, "Content-Security-Policy");
+        let policy = policy();
+        let of_page = ("Content-Security-Policy", policy.clone());
+        assert!(fields(&policy).contains(&of_page));
         assert!(policy.starts_with("default-src 'none'; "));
         assert!(!policy.contains("unsafe") && !policy.contains('*'));
         assert_eq!(policy.matches("'sha256-").count(), 2);
