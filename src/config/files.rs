@@ -174,10 +174,12 @@ impl Files {
         pipes.map(|seen| seen.path.clone()).collect()
     }
 
-    /// Adds those of `others` that are not among these.
+    /// Adds those of `others` that are not among these, as they are now: what has changed of them since was
+    /// of no use, and is no reason to try again.
     pub fn add(&mut self, others: Files) {
-        for other in others.0 {
+        for mut other in others.0 {
             if !self.0.iter().any(|seen| seen.path == other.path) {
+                other.state = other.state_now();
                 self.0.push(other);
             }
         }
@@ -193,11 +195,17 @@ impl Files {
 
     /// The first file that holds something else by now, or can be read, or not any more, unlike before.
     pub fn changed(&self) -> Option<&Path> {
-        let differs = |seen: &&Seen| {
-            let is_read_once = seen.state == State::Passing;
-            !is_read_once && State::of(&open(&seen.path, seen.bytes_max, false)) != seen.state
-        };
+        let differs = |seen: &&Seen| seen.state_now() != seen.state;
         self.0.iter().find(differs).map(|seen| &*seen.path)
+    }
+}
+
+impl Seen {
+    fn state_now(&self) -> State {
+        match self.state {
+            State::Passing => State::Passing,
+            State::Unread | State::Held(_) => State::of(&open(&self.path, self.bytes_max, false)),
+        }
     }
 }
 
@@ -251,6 +259,34 @@ mod tests {
         let ((), again) = Files::of(|| drop(read(&a, 10)));
         outer.add(again);
         assert_eq!(outer.paths(), [b, a]);
+    }
+
+    #[test]
+    fn what_changes_while_the_configuration_is_wrong_is_read_once() {
+        let folder = Folder::new("files-wrong");
+        let [main, token] = ["main", "token"].map(|name| folder.file(name, "right"));
+        let reads = move || {
+            match read(&main, 10) {
+                Ok(json) if json == b"right" => {}
+                _ => return Err("wrong".to_owned()),
+            }
+            read(&token, 10)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        let (read, files) = Files::of(&reads);
+        assert_eq!(read, Ok(()));
+        let mut source = Source::new(files, reads);
+        folder.file("main", "left");
+        folder.file("token", "another");
+        assert!(source.files().changed().is_some());
+        assert_eq!(source.read(), Err("wrong".into()));
+        assert_eq!(source.files().changed(), None, "it has been looked at");
+        folder.file("token", "a third");
+        let token = folder.path().join("token");
+        assert_eq!(source.files().changed(), Some(&*token));
+        assert_eq!(source.read(), Err("wrong".into()));
+        assert_eq!(source.files().changed(), None);
     }
 
     #[test]
