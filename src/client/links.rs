@@ -14,8 +14,8 @@
 
 use std::time::Instant;
 
-use super::connection::Connection;
-use crate::tunnel::Tunnel;
+use super::connection::{Cause, Connection};
+use crate::{key::Key, tunnel::Tunnel};
 
 /// Names a link of this client. Used again, after 256 others, but by no two at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +122,22 @@ impl Links {
         Some(since)
     }
 
+    /// The wait for the next attempt ends at `at`, if that is sooner and what it waits for may pass by itself:
+    /// its timer.
+    pub fn hasten(&mut self, at: Instant) -> Option<Key> {
+        match &mut self.present {
+            Connection::Waiting {
+                timer,
+                until,
+                cause: Cause::Passing,
+            } if at < *until => {
+                *until = at;
+                Some(*timer)
+            }
+            _ => None,
+        }
+    }
+
     /// Which link has to go so that no more than [`LEAVING_MAX`] are leaving: the oldest.
     pub fn surplus(&self) -> Option<LinkId> {
         let is_surplus = self.leaving.len() > LEAVING_MAX;
@@ -199,7 +215,6 @@ mod tests {
     use super::*;
     use crate::{
         clock::Now,
-        key::Key,
         tunnel::{
             link::Link,
             mux::{Mux, Side},
@@ -243,6 +258,30 @@ mod tests {
         assert!(matches!(links.remove(old), Connection::Up(..)));
         assert!(matches!(links.remove(old), Connection::Idle));
         assert!(!links.is_any_up());
+    }
+
+    #[test]
+    fn a_wait_is_shortened_unless_it_is_for_somebody_who_mends_something() {
+        let timer = Key {
+            index: 7,
+            serial: 7,
+        };
+        let now = Instant::now();
+        let [sooner, usual, later] = [1, 2, 3].map(|seconds| now + Duration::from_secs(seconds));
+        let mut links = Links::new();
+        assert_eq!(links.hasten(sooner), None);
+        for (cause, hastened) in [(Cause::Passing, Some(timer)), (Cause::Lasting, None)] {
+            links.present = Connection::Waiting {
+                timer,
+                until: usual,
+                cause,
+            };
+            assert_eq!(links.hasten(later), None);
+            assert_eq!(links.hasten(sooner), hastened, "{cause:?}");
+            assert_eq!(links.hasten(sooner), None, "it is so already");
+        }
+        come_up(&mut links);
+        assert_eq!(links.hasten(sooner), None);
     }
 
     #[test]

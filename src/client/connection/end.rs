@@ -181,13 +181,9 @@ impl Client {
     /// A link that was leaving has ended. Whoever takes its server's place could often not be there before:
     /// a long wait for it that began meanwhile is over soon.
     fn dial_sooner<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        let due = self.backoff.due(random(io));
-        if let Connection::Waiting { timer, until, .. } = &mut self.links.present {
-            let sooner = now.instant + due;
-            if sooner < *until {
-                io.set_deadline(*timer, Deadline::At(sooner));
-                *until = sooner;
-            }
+        let at = now.instant + self.backoff.due(random(io));
+        if let Some(timer) = self.links.hasten(at) {
+            io.set_deadline(timer, Deadline::At(at));
         }
     }
 
