@@ -355,3 +355,28 @@ fn a_client_watches_its_files_too_and_its_log_has_the_level_that_is_written_ther
     log.wait_for("[DEBUG]");
     assert!(TcpStream::connect(at(port)).is_err());
 }
+
+#[test]
+fn a_client_whose_token_was_wrong_dials_at_once_with_another() {
+    let [right, wrong] = ["a token of this test only", "another token of this test"];
+    let scratch = Scratch::new();
+    let [of_server, of_client] = [("server", right), ("client", wrong)]
+        .map(|(name, token)| scratch.write(name, token).display().to_string());
+    let listen = ["server", "--listen", "127.0.0.1:0"];
+    let server = Siding::start(listen.iter().chain(&["--token-file", &*of_server]));
+    let url = format!("ws://{}", server.link_address());
+    let dial = ["client", "--id", CLIENT, "--server", &*url];
+    let client = Siding::start(dial.iter().chain(&["--token-file", &*of_client]));
+    let log = client.log();
+    log.wait_for("wrong token");
+    after(log, "dialled at once, by the new configuration", || {
+        drop(scratch.write("client", right));
+    });
+    log.wait_for(": up to ");
+    assert_eq!(log.count("wrong token: "), 1);
+    // The link that is up stays.
+    let mark = log.mark();
+    client.signal("HUP");
+    log.wait_for_since(mark, "reload: done");
+    assert_eq!(log.count("dialled at once"), 1);
+}

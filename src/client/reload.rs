@@ -58,7 +58,7 @@ impl Client {
         &mut self,
         io: &mut Reactor<N, Owner>,
         config: ClientConfig,
-        _: Now,
+        now: Now,
     ) -> Result<(), String> {
         if config.id != self.config.id {
             return Err(format!("a client stays {} until a restart", self.config.id));
@@ -110,7 +110,19 @@ impl Client {
             }
             self.schedule();
         }
+        if !self.links.present.is_up() {
+            self.dial_anew(io, now);
+        }
         Ok(())
+    }
+
+    /// What was tried or waited for was so by the old configuration: this one may be what was wrong with it.
+    fn dial_anew<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let id = &self.config.id;
+        info!("link {id}: dialled at once, by the new configuration");
+        self.forgo_link(io);
+        self.backoff.renew(now.instant);
+        self.connect(io, now);
     }
 }
 
