@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 
 use crate::{
+    clock::Now,
     config::{AdminConfig, Source},
     key::Key,
     reactor::{Deadline, Reactor, net::Net},
@@ -106,6 +107,57 @@ impl<C> Watched<C> {
             warn!("not all files are watched, SIGHUP has them read: {error}");
         }
         self.said = said;
+    }
+}
+
+/// A role that takes a new configuration over while it runs.
+pub(crate) trait Reload<N: Net, O: Copy> {
+    /// What it is configured by.
+    type Config;
+
+    /// Its label of the timer of its files.
+    const FILES: O;
+
+    /// The watch over them; `None` where there is none, and once the role comes to its end.
+    fn watched(&mut self) -> Option<&mut Watched<Self::Config>>;
+
+    /// Takes a new configuration over.
+    ///
+    /// # Errors
+    /// It cannot be had, and nothing has changed.
+    fn take_over(
+        &mut self,
+        io: &mut Reactor<N, O>,
+        config: Self::Config,
+        now: Now,
+    ) -> Result<(), String>;
+
+    /// Reads everything again, and takes it over.
+    fn read_again(&mut self, io: &mut Reactor<N, O>, now: Now) {
+        let Some(watched) = self.watched() else {
+            return;
+        };
+        let read = watched.read();
+        let outcome = read.and_then(|config| self.take_over(io, config, now));
+        if let Some(watched) = self.watched() {
+            watched.ended(outcome, Self::FILES, io);
+        }
+    }
+
+    /// One of the files may have changed: they are looked at when nothing more happens to them.
+    fn files_stirred(&mut self, io: &mut Reactor<N, O>) {
+        if let Some(watched) = self.watched() {
+            watched.stir(Self::FILES, io);
+        }
+    }
+
+    /// Nothing more happens to them.
+    fn files_settled(&mut self, io: &mut Reactor<N, O>, now: Now) {
+        if let Some(watched) = self.watched()
+            && watched.settled(io)
+        {
+            self.read_again(io, now);
+        }
     }
 }
 

@@ -61,7 +61,7 @@ use crate::{
     lend,
     pool::{self, Pool, Slot},
     reactor::{Deadline, Flushed, Found, Reactor, Role, net::Net},
-    reload::Watched,
+    reload::{Reload, Watched},
     stage::{self, Stage},
     tunnel::{
         Shared,

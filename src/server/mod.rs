@@ -73,7 +73,7 @@ use crate::{
         net::{Net, Purpose},
     },
     refusals::Refusals,
-    reload::Watched,
+    reload::{Reload, Watched},
     stage::{self, Stage},
     tunnel::{
         Shared,

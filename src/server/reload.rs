@@ -11,44 +11,30 @@ use crate::{
     config::ServerConfig,
     journal,
     reactor::{Reactor, net::Net},
-    reload,
+    reload::{self, Reload, Watched},
     tunnel::{control::Reason, link::CloseReason},
 };
 
+impl<N: Net> Reload<N, Owner> for Server {
+    type Config = ServerConfig;
+
+    const FILES: Owner = Owner::Files;
+
+    fn watched(&mut self) -> Option<&mut Watched<ServerConfig>> {
+        self.watched.as_mut().filter(|_| !self.stage.is_ending())
+    }
+
+    fn take_over(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        config: ServerConfig,
+        now: Now,
+    ) -> Result<(), String> {
+        self.apply(io, config, now)
+    }
+}
+
 impl Server {
-    /// Reads everything again, and takes it over.
-    pub(super) fn read_again<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        if self.stage.is_ending() {
-            return;
-        }
-        let Some(watched) = &mut self.watched else {
-            return;
-        };
-        let read = watched.read();
-        let outcome = read.and_then(|config| self.apply(io, config, now));
-        if let Some(watched) = &mut self.watched {
-            watched.ended(outcome, Owner::Files, io);
-        }
-    }
-
-    /// One of the files may have changed: they are looked at when nothing more happens to them.
-    pub(super) fn files_stirred<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        if !self.stage.is_ending()
-            && let Some(watched) = &mut self.watched
-        {
-            watched.stir(Owner::Files, io);
-        }
-    }
-
-    /// Nothing more happens to them.
-    pub(super) fn files_settled<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        if let Some(watched) = &mut self.watched
-            && watched.settled(io)
-        {
-            self.read_again(io, now);
-        }
-    }
-
     /// Takes a new configuration over.
     ///
     /// # Errors
