@@ -42,20 +42,20 @@ impl Successor {
             .ok_or_else(|| io::Error::other("this process does not know its program"))?;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut names = format!("{PREDECESSOR}:{NOTES}");
         let mut descriptors = vec![OwnedFd::from(theirs), OwnedFd::from(written(notes)?)];
         for listener in listeners {
-            names.push(':');
-            names.push_str(&name(listener.local_addr()?));
             descriptors.push(listener.as_fd().try_clone_to_owned()?);
         }
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env("LISTEN_FDS", descriptors.len().to_string())
-            .env("LISTEN_FDNAMES", names)
+            .env("LISTEN_FDNAMES", names(listeners.len()))
+            // Where they begin is as usual, wherever ours did.
+            .env_remove("LISTEN_FDS_FIRST_FD")
             // Nobody knows its id before it is there; what it inherits is meant for whom it is started as.
             .env_remove("LISTEN_PID")
+            .env_remove("LISTEN_PIDFDID")
             .env_remove("WATCHDOG_PID");
         let mapped = descriptors.into_iter().zip(FIRST as i32..);
         let mapped = mapped.map(|(parent_fd, child_fd)| FdMapping {
@@ -106,6 +106,13 @@ impl Successor {
     }
 }
 
+/// The names of what is handed over with so many listeners. Those have none: they are known by their
+/// addresses, and the system takes no variable of more than 128 KiB (execve(2)), which is eight thousand of
+/// them.
+fn names(listeners: usize) -> String {
+    format!("{PREDECESSOR}:{NOTES}{}", ":".repeat(listeners))
+}
+
 /// A file in memory that holds `bytes`.
 pub(super) fn written(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(NOTES, MFdFlags::MFD_CLOEXEC)?);
@@ -116,4 +123,17 @@ pub(super) fn written(bytes: &[u8]) -> io::Result<File> {
 /// What a listener is called where descriptors have names, which have no colons.
 pub(super) fn name(address: SocketAddr) -> String {
     address.to_string().replace(':', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_listeners_have_names_that_the_system_takes() {
+        let names = names(100_000);
+        assert_eq!(names.split(':').count(), 100_002);
+        let status = Command::new("true").env("LISTEN_FDNAMES", names).status();
+        assert!(status.expect("it starts").success());
+    }
 }
