@@ -21,7 +21,9 @@ use common::{
     CLIENT, HttpUser, Origin, PATIENCE, Scratch, Siding, Tunnel, connect, echoes, echoing_bodies,
     eventually, free_port, visited,
 };
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred,
+};
 
 /// A process that a server under test has started. Killed on drop.
 struct Successor(String);
@@ -254,22 +256,44 @@ impl Manager {
         }
     }
 
+    /// From here on each message says whose it is.
+    fn asks_who_it_is(&self) {
+        set_socket_passcred(&self.socket, true).expect("the system tells");
+    }
+
     /// The next message, and the descriptor that came with it.
     fn next(&self) -> (String, Option<OwnedFd>) {
+        let (text, descriptor, _) = self.receive();
+        (text, descriptor)
+    }
+
+    /// The next message, and the process that it is of.
+    fn next_by(&self) -> (String, String) {
+        let (text, _, sender) = self.receive();
+        (text, sender.expect("it was asked for"))
+    }
+
+    fn receive(&self) -> (String, Option<OwnedFd>, Option<String>) {
         let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let flags = RecvFlags::CMSG_CLOEXEC;
         let received = recvmsg(&self.socket, &mut slices, &mut ancillary, flags);
         let length = received.expect("a message comes in time").bytes;
-        let mut descriptors = ancillary.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        });
-        let descriptor = descriptors.next().and_then(|mut of| of.next());
+        let (mut descriptor, mut sender) = (None, None);
+        for message in ancillary.drain() {
+            match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptor = descriptors.next(),
+                RecvAncillaryMessage::ScmCredentials(of) => {
+                    sender = Some(of.pid.as_raw_nonzero().to_string());
+                }
+                _ => {}
+            }
+        }
         let text = String::from_utf8(bytes[..length].to_vec()).expect("text");
-        (text, descriptor)
+        (text, descriptor, sender)
     }
 
     /// The next message but signs of life, which is this and has no descriptor.
@@ -361,9 +385,7 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
         .for_each(|mut user| user.write_all(b"?").expect("it is connected"));
     let server = Siding::start_inheriting(&variables, kept, arguments);
     manager.expect("FDSTOREREMOVE=1\nFDNAME=siding-notes\n");
-    for address in [link, port, exposed] {
-        manager.expect_to_keep(&name(address));
-    }
+    // What it keeps already it is not given again.
     manager.expect("READY=1\n");
     for mut user in &waiting {
         let mut byte = [0];
@@ -383,6 +405,63 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
         main |= said == format!("MAINPID={}\n", successor.0);
         assert_ne!(said, "STOPPING=1\n", "the service goes on");
     }
+}
+
+#[test]
+fn a_service_manager_does_not_keep_what_is_nobodys_by_now() {
+    let manager = Manager::new();
+    let [clients, nobodys] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [link, gone] =
+        [&clients, &nobodys].map(|listener| listener.local_addr().expect("it is bound"));
+    let socket = manager.path.display().to_string();
+    let kept = [(link, clients), (gone, nobodys)];
+    let kept = kept.map(|(address, listener)| (name(address), listener.into()));
+    // As after a crash: there are no notes.
+    let _server = Siding::start_inheriting(
+        &[("NOTIFY_SOCKET", &socket)],
+        kept.into(),
+        ["server", "--listen", &link.to_string()],
+    );
+    manager.expect(&format!("FDSTOREREMOVE=1\nFDNAME={}\n", name(gone)));
+    manager.expect("READY=1\n");
+}
+
+#[test]
+fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
+    let scratch = Scratch::new();
+    let manager = Manager::new();
+    manager.asks_who_it_is();
+    let [before, after] = [(); 2].map(|()| at(free_port()));
+    let config = |listen: SocketAddr| format!("{{ \"listen\": \"{listen}\" }}");
+    let path = scratch.write("server.json", config(before));
+    let socket = manager.path.display().to_string();
+    let server = Siding::start_inheriting(
+        &[("NOTIFY_SOCKET", &socket)],
+        vec![],
+        ["server", "--config", &path.display().to_string()],
+    );
+    manager.expect_to_keep(&name(before));
+    manager.expect("READY=1\n");
+    fs::write(&path, config(after)).expect("written");
+    let first = server.pid().to_string();
+    let successor = Successor::of(&server, &first);
+    // It listens to the main process alone (NotifyAccess=main).
+    let mut main = first;
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|said| said != "READY=1\n") {
+        let (said, sender) = manager.next_by();
+        assert_eq!(sender, main, "{said}");
+        match said.strip_prefix("MAINPID=") {
+            Some(next) => main = next.trim_end().to_owned(),
+            None if main == successor.0 => heard.push(said),
+            None => {}
+        }
+    }
+    let expected = [
+        format!("FDSTORE=1\nFDNAME={}\n", name(after)),
+        format!("FDSTOREREMOVE=1\nFDNAME={}\n", name(before)),
+    ];
+    assert_eq!(heard[..2], expected);
 }
 
 #[test]

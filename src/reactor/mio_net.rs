@@ -228,7 +228,9 @@ impl Net for MioNet {
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener> {
-        let socket = match self.succession.listener(address) {
+        let inherited = self.succession.listener(address);
+        let is_new = inherited.is_none();
+        let socket = match inherited {
             Some(inherited) => inherited.into(),
             None => bound(address)?,
         };
@@ -239,7 +241,9 @@ impl Net for MioNet {
         self.poll
             .registry()
             .register(&mut listener, token(key), Interest::READABLE)?;
-        self.succession.opened(&listener);
+        if is_new {
+            self.succession.opened(&listener);
+        }
         Ok(listener)
     }
 

@@ -27,7 +27,7 @@ impl Succession {
         None
     }
 
-    pub fn opened(&self, _: &TcpListener) {}
+    pub fn opened(&mut self, _: &TcpListener) {}
 
     pub fn closes(&self, _: &TcpListener) {}
 

@@ -17,6 +17,7 @@ mod successor;
 use std::{
     io,
     net::{self, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Succession {
     inherited: Inherited,
     manager: Manager,
     successor: Option<Successor>,
+    /// Listeners that we have opened while the service manager listens to the process before this one only.
+    unkept: Vec<(SocketAddr, OwnedFd)>,
     /// Whatever there was to leave has been left: what is closed from now on goes on without us.
     bequeathed: bool,
 }
@@ -53,28 +56,44 @@ impl Succession {
     /// What the process before this one has left, once.
     pub fn notes(&mut self) -> Option<Vec<u8>> {
         let notes = self.inherited.notes();
-        if notes.is_some() {
+        if notes.is_some() && !self.inherited.has_predecessor() {
+            // Read once: if they keep us from starting, they do not do so again.
             self.manager.release_notes();
         }
         notes
     }
 
-    /// A listener was opened.
-    pub fn opened(&self, listener: &TcpListener) {
-        self.manager.keep(listener);
+    /// A listener was opened, and not inherited: whoever has given us those has them.
+    pub fn opened(&mut self, listener: &TcpListener) {
+        let Ok(address) = listener.local_addr() else {
+            return;
+        };
+        if !self.inherited.has_predecessor() {
+            self.manager.keep(address, listener);
+        } else if let Ok(listener) = listener.as_fd().try_clone_to_owned() {
+            self.unkept.push((address, listener));
+        }
     }
 
     /// A listener is about to be closed.
     pub fn closes(&self, listener: &TcpListener) {
-        if !self.bequeathed {
-            self.manager.release(listener);
+        if !self.bequeathed
+            && let Ok(address) = listener.local_addr()
+        {
+            self.manager.release(address);
         }
     }
 
     /// Tells of a phase of ours whoever is concerned.
     pub fn tell(&mut self, phase: Phase) {
         if phase == Phase::Ready {
-            self.inherited.settled();
+            let unused = self.inherited.settled(self.manager.listens());
+            for (address, listener) in self.unkept.drain(..) {
+                self.manager.keep(address, &listener);
+            }
+            for address in unused {
+                self.manager.release(address);
+            }
         }
         self.manager.tell(phase);
     }

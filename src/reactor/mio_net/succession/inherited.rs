@@ -11,6 +11,7 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
 use listenfd::ListenFd;
@@ -90,18 +91,38 @@ impl Inherited {
         self.notes.take()
     }
 
-    /// This process is at work: closes the listeners that nobody has asked for, and tells the one before it,
-    /// which goes then.
-    pub fn settled(&mut self) {
-        for (address, _) in self.listeners.drain(..) {
+    /// Whether there is a process before this one that waits for it to be at work.
+    pub fn has_predecessor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// This process is at work: closes the listeners that nobody has asked for, which are the answer, and tells
+    /// the one before it, which goes then. If it matters that this one `follows`, it waits until the one before
+    /// has said so.
+    pub fn settled(&mut self, follows: bool) -> Vec<SocketAddr> {
+        let unused = self.listeners.drain(..).map(|(address, _)| address);
+        let unused: Vec<SocketAddr> = unused.collect();
+        for address in &unused {
             warn!("the inherited listener on {address} is nobody's by now: closed");
         }
-        if let Some(mut predecessor) = self.predecessor.take()
-            && let Err(error) = predecessor.write_all(READY)
-        {
-            warn!("the process before this one is gone: {error}");
+        if let Some(mut predecessor) = self.predecessor.take() {
+            let told = predecessor.write_all(READY).and_then(|()| match follows {
+                true => ended(&mut predecessor),
+                false => Ok(()),
+            });
+            if let Err(error) = told {
+                warn!("the process before this one: {error}");
+            }
         }
+        unused
     }
+}
+
+/// Waits for the end of what the process before this one had to do with us.
+fn ended(predecessor: &mut UnixStream) -> io::Result<()> {
+    predecessor.set_read_timeout(Some(FOLLOWED_MAX))?;
+    predecessor.read_to_end(&mut Vec::new())?;
+    Ok(())
 }
 
 /// The first descriptor that is handed over, `SD_LISTEN_FDS_START`.
@@ -115,6 +136,9 @@ pub(super) const PREDECESSOR: &str = "siding-predecessor";
 
 /// What it hears.
 pub(super) const READY: &[u8] = b"R";
+
+/// It does in its next turn.
+const FOLLOWED_MAX: Duration = Duration::from_secs(2);
 
 /// Of a hundred thousand proxies.
 const NOTES_MAX: u64 = 64 << 20;

@@ -7,18 +7,15 @@
 
 use std::{
     env, io,
+    net::SocketAddr,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use log::debug;
-use mio::net::TcpListener;
 use sd_notify::{NotifyState, notify, notify_with_fds, watchdog_enabled};
 
-use super::{
-    inherited::NOTES,
-    successor::{name, written},
-};
+use super::{inherited::NOTES, successor::written};
 use crate::reactor::net::Phase;
 
 /// Whom to tell.
@@ -58,6 +55,11 @@ impl Manager {
         }
     }
 
+    /// Whether there is one.
+    pub fn listens(&self) -> bool {
+        self.listens
+    }
+
     /// Tells of a phase of ours.
     pub fn tell(&self, phase: Phase) {
         match phase {
@@ -77,19 +79,15 @@ impl Manager {
     }
 
     /// Gives it a listener to keep.
-    pub fn keep(&self, listener: &TcpListener) {
-        if self.keeps
-            && let Ok(address) = listener.local_addr()
-        {
+    pub fn keep(&self, address: SocketAddr, listener: &impl AsFd) {
+        if self.keeps {
             self.store(&name(address), listener);
         }
     }
 
     /// Asks it not to keep a listener any longer.
-    pub fn release(&self, listener: &TcpListener) {
-        if self.keeps
-            && let Ok(address) = listener.local_addr()
-        {
+    pub fn release(&self, address: SocketAddr) {
+        if self.keeps {
             self.remove(&name(address));
         }
     }
@@ -138,6 +136,11 @@ impl Manager {
             note(notify(state));
         }
     }
+}
+
+/// What a listener is called where descriptors have names, which have no colons.
+fn name(address: SocketAddr) -> String {
+    address.to_string().replace(':', "-")
 }
 
 fn note(outcome: io::Result<()>) {

@@ -8,7 +8,6 @@ use std::{
     env,
     fs::File,
     io::{self, Read, Write},
-    net::SocketAddr,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -118,11 +117,6 @@ pub(super) fn written(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(NOTES, MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file)
-}
-
-/// What a listener is called where descriptors have names, which have no colons.
-pub(super) fn name(address: SocketAddr) -> String {
-    address.to_string().replace(':', "-")
 }
 
 #[cfg(test)]
