@@ -11,10 +11,13 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
-        unix::net::{UnixDatagram, UnixStream},
+        linux::net::SocketAddrExt,
+        unix::{
+            self,
+            net::{UnixDatagram, UnixStream},
+        },
     },
-    path::PathBuf,
-    process::Command,
+    process::{self, Command},
 };
 
 use common::{
@@ -239,7 +242,8 @@ fn listeners_of_a_service_manager_are_used_by_their_addresses() {
 /// A service manager, as far as sd_notify(3) has it.
 struct Manager {
     socket: UnixDatagram,
-    path: PathBuf,
+    /// Where it is, as `NOTIFY_SOCKET` has it.
+    address: String,
     _scratch: Scratch,
 }
 
@@ -247,11 +251,29 @@ impl Manager {
     fn new() -> Self {
         let scratch = Scratch::new();
         let path = scratch.path("notify");
-        let socket = UnixDatagram::bind(&path).expect("bound");
+        Self::of(
+            UnixDatagram::bind(&path).expect("bound"),
+            path.display().to_string(),
+            scratch,
+        )
+    }
+
+    /// One that is in no file system.
+    fn abstract_one() -> Self {
+        let name = format!("siding-test-{}", process::id());
+        let address = unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
+        Self::of(
+            UnixDatagram::bind_addr(&address).expect("bound"),
+            format!("@{name}"),
+            Scratch::new(),
+        )
+    }
+
+    fn of(socket: UnixDatagram, address: String, scratch: Scratch) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self {
             socket,
-            path,
+            address,
             _scratch: scratch,
         }
     }
@@ -341,8 +363,10 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
         &path.display().to_string(),
     ]
     .map(str::to_owned);
-    let socket = manager.path.display().to_string();
-    let variables = [("NOTIFY_SOCKET", socket.as_str()), ("FDSTORE", "100")];
+    let variables = [
+        ("NOTIFY_SOCKET", manager.address.as_str()),
+        ("FDSTORE", "100"),
+    ];
     let mut server = Siding::start_inheriting(&variables, vec![], arguments.clone());
     let mut kept = vec![
         manager.expect_to_keep(&name(link)),
@@ -413,12 +437,11 @@ fn a_service_manager_does_not_keep_what_is_nobodys_by_now() {
     let [clients, nobodys] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [link, gone] =
         [&clients, &nobodys].map(|listener| listener.local_addr().expect("it is bound"));
-    let socket = manager.path.display().to_string();
     let kept = [(link, clients), (gone, nobodys)];
     let kept = kept.map(|(address, listener)| (name(address), listener.into()));
     // As after a crash: there are no notes.
     let _server = Siding::start_inheriting(
-        &[("NOTIFY_SOCKET", &socket)],
+        &[("NOTIFY_SOCKET", &manager.address)],
         kept.into(),
         ["server", "--listen", &link.to_string()],
     );
@@ -434,9 +457,8 @@ fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
     let [before, after] = [(); 2].map(|()| at(free_port()));
     let config = |listen: SocketAddr| format!("{{ \"listen\": \"{listen}\" }}");
     let path = scratch.write("server.json", config(before));
-    let socket = manager.path.display().to_string();
     let server = Siding::start_inheriting(
-        &[("NOTIFY_SOCKET", &socket)],
+        &[("NOTIFY_SOCKET", &manager.address)],
         vec![],
         ["server", "--config", &path.display().to_string()],
     );
@@ -466,10 +488,9 @@ fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
 
 #[test]
 fn a_service_manager_has_a_sign_of_life_as_often_as_it_wants_one() {
-    let manager = Manager::new();
-    let socket = manager.path.display().to_string();
+    let manager = Manager::abstract_one();
     let variables = [
-        ("NOTIFY_SOCKET", socket.as_str()),
+        ("NOTIFY_SOCKET", manager.address.as_str()),
         ("FDSTORE", "0"),
         ("WATCHDOG_USEC", "400000"),
     ];
@@ -481,4 +502,27 @@ fn a_service_manager_has_a_sign_of_life_as_often_as_it_wants_one() {
     }
     server.terminate();
     manager.expect("STOPPING=1\n");
+}
+
+#[test]
+fn a_service_manager_that_reads_nothing_holds_nobody_up() {
+    let manager = Manager::new();
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("it is new");
+    while sender.send_to(b"X=1", &manager.address).is_ok() {}
+    let mut server = Siding::start_inheriting(
+        &[
+            ("NOTIFY_SOCKET", &manager.address),
+            ("WATCHDOG_USEC", "200000"),
+        ],
+        vec![],
+        ["server", "--listen", "127.0.0.1:0", "--log", "debug"],
+    );
+    server.log().wait_for("listening for clients");
+    server
+        .log()
+        .wait_for_count(2, "the service manager is not told");
+    connect(server.link_address());
+    server.terminate();
+    assert!(server.wait().success());
 }

@@ -29,7 +29,7 @@ impl Succession {
 
     pub fn opened(&mut self, _: &TcpListener) {}
 
-    pub fn closes(&self, _: &TcpListener) {}
+    pub fn closes(&mut self, _: &TcpListener) {}
 
     pub fn tell(&mut self, _: Phase) {}
 

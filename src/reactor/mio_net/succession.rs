@@ -76,7 +76,7 @@ impl Succession {
     }
 
     /// A listener is about to be closed.
-    pub fn closes(&self, listener: &TcpListener) {
+    pub fn closes(&mut self, listener: &TcpListener) {
         if !self.bequeathed
             && let Ok(address) = listener.local_addr()
         {
