@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -14,6 +14,7 @@ use std::{
         linux::net::SocketAddrExt,
         unix::{
             self,
+            fs::{PermissionsExt, symlink},
             net::{UnixDatagram, UnixStream},
         },
     },
@@ -21,8 +22,8 @@ use std::{
 };
 
 use common::{
-    CLIENT, HttpUser, Origin, PATIENCE, Scratch, Siding, Tunnel, connect, echoes, echoing_bodies,
-    eventually, free_port, visited,
+    CLIENT, HttpUser, Origin, PATIENCE, Process, Scratch, Siding, Tunnel, connect, echoes,
+    echoing_bodies, eventually, free_port, visited,
 };
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred,
@@ -172,6 +173,33 @@ fn a_process_that_cannot_start_changes_nothing() {
     let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
     echoes(&session);
     echoes(&connect(at(port)));
+}
+
+#[test]
+fn a_process_that_is_not_at_work_yet_stops_with_the_one_before_it() {
+    let scratch = Scratch::new();
+    let program = scratch.path("program");
+    symlink(env!("CARGO_BIN_EXE_siding"), &program).expect("a name of its own");
+    let mut command = Command::new(&program);
+    let mut server = Process::start(
+        "siding",
+        command.args(["server", "--listen", "127.0.0.1:0"]),
+    );
+    server.log().wait_for("listening for clients");
+    // What is installed there now never comes to its work.
+    let idler = scratch.write("idler", "#!/bin/sh\nexec sleep 1000\n");
+    fs::set_permissions(&idler, Permissions::from_mode(0o755)).expect("it is ours");
+    fs::rename(&idler, &program).expect("as it is installed");
+    server.signal("USR2");
+    let line = server.log().wait_for(" is to take over");
+    let word = line.split(' ').rev().nth(4).expect("the line names it");
+    let successor = Successor(word.to_owned());
+    assert!(successor.is_running());
+    server.signal("USR2");
+    server.log().wait_for("has not been heard of");
+    server.terminate();
+    assert!(server.wait().success());
+    assert!(!successor.is_running());
 }
 
 #[test]

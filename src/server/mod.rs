@@ -545,6 +545,7 @@ impl<N: Net> Role<N> for Server {
     fn stop(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
         match self.stage {
             Stage::Running => {
+                self.stop_upgrade(io);
                 // Before the listeners are closed: it is for whoever has them next.
                 io.bequeath(&self.notes());
                 self.drain(io, now);

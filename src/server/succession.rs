@@ -188,13 +188,26 @@ impl Server {
 
     /// The new process has said nothing for so long that it never will.
     pub(super) fn successor_late<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
-        if let Some(Upgrade { timer, process }) = self.upgrade.take() {
-            io.close(timer);
-            io.give_up_successor();
+        if let Some(process) = self.end_successor(io) {
             error!(
                 "upgrade: nothing has changed: process {process} was not at work within {SUCCESSOR_MAX:?}"
             );
         }
+    }
+
+    /// This process is to stop, which is not meant to leave another.
+    pub(super) fn stop_upgrade<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
+        if let Some(process) = self.end_successor(io) {
+            info!("upgrade: process {process} was not at work yet, and stops, too");
+        }
+    }
+
+    /// Ends the process that was to take over, and has not yet.
+    fn end_successor<N: Net>(&mut self, io: &mut Reactor<N, Owner>) -> Option<u32> {
+        let Upgrade { timer, process } = self.upgrade.take()?;
+        io.close(timer);
+        io.give_up_successor();
+        Some(process)
     }
 }
 
