@@ -22,12 +22,13 @@ use std::{
 };
 
 use common::{
-    CLIENT, HttpUser, Origin, PATIENCE, Process, Scratch, Siding, Tunnel, connect, echoes,
-    echoing_bodies, eventually, free_port, visited,
+    Authority, CLIENT, HttpUser, Origin, PATIENCE, Process, Scratch, Siding, Tunnel, connect,
+    echoes, echoing_bodies, eventually, free_port, tls_user, visited,
 };
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred,
 };
+use rustls::ClientConnection;
 
 /// A process that a server under test has started. Killed on drop.
 struct Successor(String);
@@ -200,6 +201,62 @@ fn a_process_that_is_not_at_work_yet_stops_with_the_one_before_it() {
     server.terminate();
     assert!(server.wait().success());
     assert!(!successor.is_running());
+}
+
+#[test]
+fn users_who_have_only_begun_are_served_by_the_process_that_they_came_to() {
+    let authority = Authority::new();
+    let echo = Origin::echo();
+    let target = echo.address();
+    let (certificate, key) = authority.files(&["localhost"]);
+    let [secure, socks, named, introduced] = [(); 4].map(|()| free_port());
+    let tunnel = Tunnel::builder()
+        .listen(at(free_port()))
+        .url("wss://localhost:{port}")
+        .client_files("--ca", &authority.file())
+        .allow(target.to_string())
+        .server_config(format!(
+            r#"{{ "cert": "{}", "key": "{}", "proxies": [
+                {{ "client": "{CLIENT}", "spec": "tcp:{secure}:{target}", "tls": true }},
+                {{ "client": "{CLIENT}", "spec": "socks5:{socks}" }},
+                {{ "client": "{CLIENT}", "spec": "tls:{named}:{target}" }},
+                {{ "client": "{CLIENT}", "spec": "tcp:{introduced}:{target}",
+                   "accept_proxy": ["127.0.0.1"] }} ] }}"#,
+            certificate.display(),
+            key.display(),
+        ))
+        .start();
+    // Nothing is said before the first write.
+    let mut user = tls_user(authority.client(), at(secure), "localhost");
+    let [mut to_socks, mut to_named, mut introduced] =
+        [socks, named, introduced].map(|port| connect(at(port)));
+    // They are in, and have said nothing, or not all of it.
+    introduced.write_all(b"PROXY TCP4 10.0.0.1 ").expect("sent");
+    let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
+    introduced
+        .write_all(b"10.0.0.2 1 2\r\n")
+        .expect("it is still there");
+    echoes(&introduced);
+    to_socks.write_all(&[5, 1, 0]).expect("it is still there");
+    let mut method = [0; 2];
+    to_socks
+        .read_exact(&mut method)
+        .expect("which method it is to be");
+    assert_eq!(method, [5, 0]);
+    user.write_all(b"?").expect("the session stands");
+    let mut byte = [0];
+    user.read_exact(&mut byte).expect("it is echoed");
+    assert_eq!(byte, *b"?");
+    // What it says goes to the target as it is, which echoes it.
+    let mut hello = Vec::new();
+    let mut session =
+        ClientConnection::new(authority.client(), "localhost".try_into().expect("a name"))
+            .expect("a session");
+    session.write_tls(&mut hello).expect("into memory");
+    to_named.write_all(&hello).expect("it is still there");
+    let mut echoed = vec![0; hello.len()];
+    to_named.read_exact(&mut echoed).expect("its own hello");
+    assert_eq!(echoed, hello);
 }
 
 #[test]

@@ -563,31 +563,28 @@ impl Server {
         }
     }
 
-    /// Closes the fronts of which nothing is known yet: the server is about to stop. Who may send a request
-    /// on a connection that was kept for it, perhaps in this moment, has a little while for it.
-    pub(super) fn close_idle_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        let mut idle = Vec::new();
-        for (index, front) in self.fronts.iter() {
+    /// Who has not said yet what it wants has a little while for it: the server is about to stop. Its connection
+    /// is ours alone, and it may be saying so in this moment.
+    pub(super) fn hurry_fronts<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        for (_, front) in self.fronts.iter() {
             match &front.state {
-                State::Introducing { .. } | State::Securing(..) => idle.push(index as u32),
-                State::Socks(_) | State::Named(_) if !io.is_readable(front.key) => {
-                    idle.push(index as u32);
-                }
-                State::Head(gather) if gather.held() == 0 => {
+                State::Head(gather) if gather.held() > 0 => {}
+                State::Introducing { .. }
+                | State::Securing(..)
+                | State::Head(_)
+                | State::Socks(_)
+                | State::Named(_) => {
                     io.set_deadline(front.key, Deadline::At(now.instant + LAST_REQUEST_MAX));
                 }
                 _ => {}
             }
         }
-        for front in idle {
-            self.drop_unsecured(io, front);
-        }
     }
 }
 
-/// How long a connection that was kept for another request is kept when the server is about to stop. Whoever
-/// was answered a moment ago has sent it by then, and whoever is silent meets no more than it might at any
-/// time.
+/// How long a connection on which nothing was asked for yet, or that was kept for another request, is kept when
+/// the server is about to stop. Whoever has just come, or was answered a moment ago, has spoken by then, and
+/// whoever is silent meets no more than it might at any time.
 pub(super) const LAST_REQUEST_MAX: Duration = Duration::from_secs(1);
 
 /// An address as [`Front`] keeps it.

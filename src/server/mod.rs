@@ -407,7 +407,7 @@ impl Server {
         for link in self.links.start_drain(io) {
             self.schedule(link);
         }
-        self.close_idle_fronts(io, now);
+        self.hurry_fronts(io, now);
         io.timer(
             Owner::Drain,
             Deadline::At(now.instant + self.config.timeouts.drain),
