@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     io::{IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -257,6 +257,63 @@ fn users_who_have_only_begun_are_served_by_the_process_that_they_came_to() {
     let mut echoed = vec![0; hello.len()];
     to_named.read_exact(&mut echoed).expect("its own hello");
     assert_eq!(echoed, hello);
+}
+
+/// A server that is started with what a process before it has left.
+fn start_with_notes(notes: &str, config: &str) -> Siding {
+    let scratch = Scratch::new();
+    let notes = scratch.write("notes", notes);
+    let config = scratch.write("server.json", config);
+    let file = File::open(notes).expect("it was written");
+    let server = Siding::start_inheriting(
+        &[],
+        vec![("siding-notes".into(), file.into())],
+        [
+            "server",
+            "--listen",
+            "127.0.0.1:0",
+            "--config",
+            &config.display().to_string(),
+        ],
+    );
+    server.link_address();
+    server
+}
+
+#[test]
+fn notes_give_nothing_that_the_configuration_does_not() {
+    let [chosen, first, second] = [(); 3].map(|()| free_port());
+    // A port that the system has chosen, on an address that is not to be listened on any more.
+    let notes = format!(
+        r#"{{ "chosen": [ {{ "client": "{CLIENT}", "spec": "tcp:0:target:80",
+            "address": "127.0.0.2:{chosen}" }} ] }}"#
+    );
+    let config = format!(r#"{{ "bind": "127.0.0.1", "proxies": [ "{CLIENT}=tcp:0:target:80" ] }}"#);
+    let server = start_with_notes(&notes, &config);
+    let address = server.proxy_address("tcp:0:target:80");
+    assert_eq!(address.ip(), at(0).ip());
+    // More proxies than its client may have.
+    let exposed = [first, second].map(|port| {
+        format!(
+            r#"{{ "client": "{CLIENT}", "spec": "tcp:{port}:target:80", "options": {{}},
+                "address": "127.0.0.1:{port}" }}"#
+        )
+    });
+    let notes = format!(r#"{{ "exposed": [ {} ] }}"#, exposed.join(", "));
+    let config = format!(
+        r#"{{ "clients": [ {{ "id": "{CLIENT}", "ports": "1-65535",
+            "max_proxies": 1 }} ] }}"#
+    );
+    let server = start_with_notes(&notes, &config);
+    server
+        .log()
+        .wait_for(&format!("127.0.0.1:{second} is not taken over: "));
+    connect(at(first));
+    // What is no notes at all.
+    for notes in ["", "7", "{\"exposed\": [ {} ] }", "\u{0}"] {
+        let server = start_with_notes(notes, "{}");
+        server.log().wait_for("are of no use");
+    }
 }
 
 #[test]

@@ -248,11 +248,11 @@ impl Server {
             watched: None,
         };
         for entry in &config.proxies {
-            let had = match &mut notes {
-                Some(notes) if entry.spec.port == 0 => notes.chosen(&entry.client, &entry.spec),
-                _ => None,
+            let asked = entry.spec.address(config.bind);
+            let address = match &mut notes {
+                Some(notes) => notes.chosen(&entry.client, &entry.spec, asked),
+                None => asked,
             };
-            let address = had.unwrap_or_else(|| entry.spec.address(config.bind));
             server
                 .proxies
                 .open_configured(entry, address, io, now)

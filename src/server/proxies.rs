@@ -446,6 +446,18 @@ impl Server {
         }
     }
 
+    /// # Errors
+    /// A client has as many proxies as it may.
+    fn may_have_more(&self, client: &ClientId, spec: &Spec) -> Result<(), String> {
+        let max = self.config.grant(client).max_proxies();
+        if self.proxies.exposed_by(client) >= max {
+            return Err(format!(
+                "{spec}: the server lets this client expose {max} proxies, and it has as many"
+            ));
+        }
+        Ok(())
+    }
+
     fn try_open_exposed<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,
@@ -487,12 +499,7 @@ impl Server {
             proxy.link = Some(link);
             return Ok(same);
         }
-        let max = self.config.grant(client).max_proxies();
-        if self.proxies.exposed_by(client) >= max {
-            return Err(format!(
-                "{spec}: the server lets this client expose {max} proxies, and it has as many"
-            ));
-        }
+        self.may_have_more(client, spec)?;
         let origin = Origin::Exposed(None);
         let text = spec.to_string();
         self.proxies

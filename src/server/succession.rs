@@ -78,12 +78,22 @@ impl Notes {
         }
     }
 
-    /// Where a proxy of the configuration was whose port the system has chosen.
-    pub fn chosen(&mut self, client: &ClientId, spec: &Spec) -> Option<SocketAddr> {
+    /// Where a proxy of the configuration is to be: where it was, if the configuration lets the system choose the
+    /// port.
+    pub fn chosen(&mut self, client: &ClientId, spec: &Spec, asked: SocketAddr) -> SocketAddr {
+        if asked.port() != 0 {
+            return asked;
+        }
         let spec = spec.to_string();
-        let is_it = |chosen: &Chosen| chosen.client == client.as_str() && chosen.spec == spec;
-        let index = self.chosen.iter().position(is_it)?;
-        Some(self.chosen.swap_remove(index).address)
+        let is_it = |chosen: &Chosen| {
+            chosen.client == client.as_str()
+                && chosen.spec == spec
+                && chosen.address.ip() == asked.ip()
+        };
+        match self.chosen.iter().position(is_it) {
+            Some(index) => self.chosen.swap_remove(index).address,
+            None => asked,
+        }
     }
 }
 

@@ -84,6 +84,7 @@ impl Server {
         {
             return Err(format!("{} is elsewhere by now", wish.spec));
         }
+        self.may_have_more(&client, &wish.spec)?;
         self.proxies.conflict(&client, note.address, &wish, None)?;
         let origin = Origin::Exposed(None);
         let proxy = self
