@@ -6,27 +6,18 @@ mod common;
 
 use std::{
     fs::{self, File, Permissions},
-    io::{IoSliceMut, Read, Write},
-    mem::MaybeUninit,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::{
-        fd::OwnedFd,
-        linux::net::SocketAddrExt,
-        unix::{
-            self,
-            fs::{PermissionsExt, symlink},
-            net::{UnixDatagram, UnixStream},
-        },
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::{UnixDatagram, UnixStream},
     },
-    process::{self, Command},
+    process::Command,
 };
 
 use common::{
-    Authority, CLIENT, HttpUser, Origin, PATIENCE, Process, Scratch, Siding, Tunnel, connect,
+    Authority, CLIENT, HttpUser, Origin, Process, Scratch, ServiceManager, Siding, Tunnel, connect,
     echoes, echoing_bodies, eventually, free_port, tls_user, visited,
-};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred,
 };
 use rustls::ClientConnection;
 
@@ -381,104 +372,6 @@ fn listeners_of_a_service_manager_are_used_by_their_addresses() {
     server.log().wait_for("cannot listen on");
 }
 
-/// A service manager, as far as sd_notify(3) has it.
-struct Manager {
-    socket: UnixDatagram,
-    /// Where it is, as `NOTIFY_SOCKET` has it.
-    address: String,
-    _scratch: Scratch,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let scratch = Scratch::new();
-        let path = scratch.path("notify");
-        Self::of(
-            UnixDatagram::bind(&path).expect("bound"),
-            path.display().to_string(),
-            scratch,
-        )
-    }
-
-    /// One that is in no file system.
-    fn abstract_one() -> Self {
-        let name = format!("siding-test-{}", process::id());
-        let address = unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
-        Self::of(
-            UnixDatagram::bind_addr(&address).expect("bound"),
-            format!("@{name}"),
-            Scratch::new(),
-        )
-    }
-
-    fn of(socket: UnixDatagram, address: String, scratch: Scratch) -> Self {
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Self {
-            socket,
-            address,
-            _scratch: scratch,
-        }
-    }
-
-    /// From here on each message says whose it is.
-    fn asks_who_it_is(&self) {
-        set_socket_passcred(&self.socket, true).expect("the system tells");
-    }
-
-    /// The next message, and the descriptor that came with it.
-    fn next(&self) -> (String, Option<OwnedFd>) {
-        let (text, descriptor, _) = self.receive();
-        (text, descriptor)
-    }
-
-    /// The next message, and the process that it is of.
-    fn next_by(&self) -> (String, String) {
-        let (text, _, sender) = self.receive();
-        (text, sender.expect("it was asked for"))
-    }
-
-    fn receive(&self) -> (String, Option<OwnedFd>, Option<String>) {
-        let mut bytes = [0; 4096];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4), ScmCredentials(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.socket, &mut slices, &mut ancillary, flags);
-        let length = received.expect("a message comes in time").bytes;
-        let (mut descriptor, mut sender) = (None, None);
-        for message in ancillary.drain() {
-            match message {
-                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptor = descriptors.next(),
-                RecvAncillaryMessage::ScmCredentials(of) => {
-                    sender = Some(of.pid.as_raw_nonzero().to_string());
-                }
-                _ => {}
-            }
-        }
-        let text = String::from_utf8(bytes[..length].to_vec()).expect("text");
-        (text, descriptor, sender)
-    }
-
-    /// The next message but signs of life, which is this and has no descriptor.
-    fn expect(&self, expected: &str) {
-        let (said, descriptor) = loop {
-            let (said, descriptor) = self.next();
-            if said != "WATCHDOG=1\n" {
-                break (said, descriptor);
-            }
-        };
-        assert_eq!((said.as_str(), descriptor.is_some()), (expected, false));
-    }
-
-    /// As [`Manager::expect`], with a descriptor to keep, which has this name.
-    fn expect_to_keep(&self, name: &str) -> (String, OwnedFd) {
-        let (said, descriptor) = self.next();
-        assert_eq!(said, format!("FDSTORE=1\nFDNAME={name}\n"));
-        (name.to_owned(), descriptor.expect("what is to be kept"))
-    }
-}
-
 fn name(address: SocketAddr) -> String {
     address.to_string().replace(':', "-")
 }
@@ -487,7 +380,7 @@ fn name(address: SocketAddr) -> String {
 fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() {
     let echo = Origin::echo();
     let scratch = Scratch::new();
-    let manager = Manager::new();
+    let manager = ServiceManager::new();
     let [link, port, gone] = [(); 3].map(|()| at(free_port()));
     let config = |ports: &[SocketAddr]| {
         let entries: Vec<String> = ports
@@ -575,7 +468,7 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
 
 #[test]
 fn a_service_manager_does_not_keep_what_is_nobodys_by_now() {
-    let manager = Manager::new();
+    let manager = ServiceManager::new();
     let [clients, nobodys] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [link, gone] =
         [&clients, &nobodys].map(|listener| listener.local_addr().expect("it is bound"));
@@ -594,7 +487,7 @@ fn a_service_manager_does_not_keep_what_is_nobodys_by_now() {
 #[test]
 fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
     let scratch = Scratch::new();
-    let manager = Manager::new();
+    let manager = ServiceManager::new();
     manager.asks_who_it_is();
     let [before, after] = [(); 2].map(|()| at(free_port()));
     let config = |listen: SocketAddr| format!("{{ \"listen\": \"{listen}\" }}");
@@ -630,7 +523,7 @@ fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
 
 #[test]
 fn a_service_manager_has_a_sign_of_life_as_often_as_it_wants_one() {
-    let manager = Manager::abstract_one();
+    let manager = ServiceManager::abstract_one();
     let variables = [
         ("NOTIFY_SOCKET", manager.address.as_str()),
         ("FDSTORE", "0"),
@@ -648,7 +541,7 @@ fn a_service_manager_has_a_sign_of_life_as_often_as_it_wants_one() {
 
 #[test]
 fn a_service_manager_that_reads_nothing_holds_nobody_up() {
-    let manager = Manager::new();
+    let manager = ServiceManager::new();
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("it is new");
     while sender.send_to(b"X=1", &manager.address).is_ok() {}

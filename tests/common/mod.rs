@@ -24,6 +24,8 @@ mod pattern;
 mod process;
 mod programs;
 mod scratch;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod sock_diag;
 mod tls;
 mod traffic;
@@ -41,6 +43,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(target_os = "linux")]
+pub use self::service_manager::ServiceManager;
 pub use self::{
     browser::{Browser, chromium},
     connect_proxy::{ConnectProxy, Lead},
