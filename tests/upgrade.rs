@@ -250,6 +250,54 @@ fn users_who_have_only_begun_are_served_by_the_process_that_they_came_to() {
     assert_eq!(echoed, hello);
 }
 
+#[test]
+fn users_wait_for_their_own_client_where_several_share_a_listener() {
+    let origin = echoing_bodies();
+    let web = free_port();
+    let entry = |client: &str| {
+        let target = origin.address();
+        format!(
+            r#"{{ "client": "{client}", "spec": "http:{web}:{target}", "hosts": [ "{client}.test" ] }}"#
+        )
+    };
+    let config = format!(
+        r#"{{ "proxies": [ {}, {}, {} ] }}"#,
+        entry(CLIENT),
+        entry("second"),
+        entry("away"),
+    );
+    let tunnel = Tunnel::builder()
+        .listen(at(free_port()))
+        .allow(origin.address().to_string())
+        .server_config(config)
+        .start();
+    let second = Siding::start([
+        "client",
+        "--server",
+        &format!("ws://{}", tunnel.link()),
+        "--id",
+        "second",
+        "--allow",
+        &origin.address().to_string(),
+    ]);
+    second.log().wait_for(": up to ");
+    second.signal("STOP");
+    let mark = tunnel.server.log().mark();
+    let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
+    tunnel
+        .server
+        .log()
+        .wait_for_since(mark, &format!("link {CLIENT}: up from"));
+    let mut user = HttpUser::connect(at(web));
+    user.send("GET / HTTP/1.1\r\nHost: second.test\r\n\r\n");
+    second.signal("CONT");
+    assert_eq!(user.reply("GET").status, 200);
+    // Nobody waits for one that was not there before.
+    let mut user = HttpUser::connect(at(web));
+    user.send("GET / HTTP/1.1\r\nHost: away.test\r\n\r\n");
+    assert_eq!(user.reply("GET").status, 503);
+}
+
 /// A server that is started with what a process before it has left.
 fn start_with_notes(notes: &str, config: &str) -> Siding {
     let scratch = Scratch::new();

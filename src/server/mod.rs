@@ -59,7 +59,7 @@ use self::{
     rates::ProxyRates,
     secure::Acceptor,
     sources::Sources,
-    succession::{Notes, Upgrade},
+    succession::{Awaited, Notes, Upgrade},
 };
 use crate::{
     admin::Admin,
@@ -153,8 +153,8 @@ pub struct Server {
     admin: Option<Admin>,
     /// The process that is to take over.
     upgrade: Option<Upgrade>,
-    /// Until when users wait for clients that have not come to this process yet.
-    awaited: Option<Instant>,
+    /// Clients that have not come to this process yet, and whose users wait.
+    awaited: Option<Awaited>,
 }
 
 /// Why the server cannot start.

@@ -7,10 +7,11 @@
 //!
 //! A listener finds its proxy by its address. What a configuration does not say of them is in the notes:
 //! which ports the system has chosen, and what clients have exposed. That is open again before its client
-//! comes, as if the client had been away for a moment. Users wait for a client that has not come yet,
-//! instead of being refused.
+//! comes, as if the client had been away for a moment. Users wait for a client that was there and has not come
+//! yet, instead of being refused.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -39,6 +40,8 @@ pub(super) struct Notes {
     chosen: Vec<Chosen>,
     /// What clients have exposed.
     exposed: Vec<ExposedNote>,
+    /// Which clients were there.
+    clients: HashSet<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +100,13 @@ impl Notes {
     }
 }
 
+/// Clients that were there at the process before this one, and are to come.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    clients: HashSet<String>,
+    since: Instant,
+}
+
 /// The process that was started to take over, until it has.
 #[derive(Debug)]
 pub(super) struct Upgrade {
@@ -121,6 +131,16 @@ impl Server {
                 Passed::Exposed(note) => notes.exposed.push(note),
             }
         }
+        let clients = self.links.of_clients().into_iter();
+        notes
+            .clients
+            .extend(clients.map(|(client, _)| client.to_string()));
+        // Who starts a third process at once starts it before all have come to this one.
+        notes.clients.extend(
+            self.awaited
+                .iter()
+                .flat_map(|awaited| awaited.clients.clone()),
+        );
         serde_json::to_vec(&notes).expect("notes are plain data")
     }
 
@@ -132,17 +152,31 @@ impl Server {
                 warn!("the proxy of client {client} on {address} is not taken over: {reason}");
             }
         }
-        self.awaited = Some(now.instant + CLIENTS_AWAITED);
+        self.awaited = Some(Awaited {
+            clients: notes.clients,
+            since: now.instant,
+        });
     }
 
-    /// Until when users of a listener wait for a client, if they do.
+    /// Until when users of a listener wait for clients, if they do. Where one has come, and they may be meant for
+    /// another, that is not for long.
     pub(super) fn users_wait(&mut self, listener: u32, now: Now) -> Option<Instant> {
-        let until = self.awaited?;
-        if now.instant >= until {
+        let awaited = self.awaited.as_ref()?;
+        if now.instant >= awaited.since + CLIENTS_AWAITED {
             self.awaited = None;
             return None;
         }
-        (!self.proxies.is_served(listener)).then_some(until)
+        let (mut some_here, mut some_away) = (false, false);
+        for proxy in self.proxies.of_listener(listener) {
+            some_here |= proxy.link.is_some();
+            some_away |= proxy.link.is_none() && awaited.clients.contains(proxy.client.as_str());
+        }
+        let most = match some_here {
+            false => CLIENTS_AWAITED,
+            true => OTHERS_AWAITED,
+        };
+        let until = awaited.since + most;
+        (some_away && now.instant < until).then_some(until)
     }
 
     /// A client is there: its users need wait no longer.
@@ -224,6 +258,10 @@ impl Server {
 /// How long users wait for clients that were there a moment ago. A client comes back at once; users of one
 /// that does not are told so in the end.
 const CLIENTS_AWAITED: Duration = Duration::from_secs(10);
+
+/// How long at most those of them wait whose client may be there. Clients come within a few round trips; one
+/// that has died meanwhile must not keep the users of all others out.
+const OTHERS_AWAITED: Duration = Duration::from_secs(3);
 
 /// How long a new process may take to read its configuration and open its listeners.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);

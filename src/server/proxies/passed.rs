@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::{AWAY_MAX, Origin, Proxies, wish};
+use super::{AWAY_MAX, Origin, Proxies, Proxy, wish};
 use crate::{
     clock::Now,
     config::{ClientId, Invalid, Spec},
@@ -40,12 +40,11 @@ impl Proxies {
         })
     }
 
-    /// Whether there is a client for one at least of a listener's proxies.
-    pub fn is_served(&self, listener: u32) -> bool {
+    /// The proxies of a listener.
+    pub fn of_listener(&self, listener: u32) -> impl Iterator<Item = &Proxy> {
         let at = self.listeners.get(listener as usize);
         let proxies = at.map_or(&[][..], |listener| &listener.proxies);
-        let mut served = proxies.iter().filter_map(|index| self.find(*index)?.link);
-        served.next().is_some()
+        proxies.iter().filter_map(|index| self.find(*index))
     }
 
     /// The listeners with a proxy that this link serves.
