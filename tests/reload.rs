@@ -161,6 +161,27 @@ fn a_port_passes_from_one_proxy_to_another_and_to_another_address() {
 }
 
 #[test]
+fn a_port_of_the_systems_choice_does_not_keep_an_address_that_is_not_asked_for() {
+    let origin = Origin::echo();
+    let proxy = format!("{CLIENT}=tcp:0:{}", origin.address());
+    let json = |bind: &str| format!(r#"{{ "bind": "{bind}", "proxies": [ "{proxy}" ] }}"#);
+    let config = Config::new(&json("127.0.0.2"));
+    let tunnel = Tunnel::builder()
+        .server_argument("--config")
+        .server_argument(config.argument())
+        .allow(origin.address().to_string())
+        .start();
+    tunnel.server.log().wait_for(": tcp on 127.0.0.2:");
+    let mark = tunnel.server.log().mark();
+    let line = config.becomes(&json("127.0.0.1"), &tunnel.server, "reload: done");
+    assert!(line.contains("1 proxies opened, 1 closed"), "{line}");
+    tunnel
+        .server
+        .log()
+        .wait_for_since(mark, ": tcp on 127.0.0.1:");
+}
+
+#[test]
 fn a_client_asks_for_what_is_new_and_gives_back_what_is_not_wanted() {
     let [one, two] = [Origin::echo(), Origin::echo()];
     let [kept, moved, gone, new] = [(); 4].map(|()| free_port());

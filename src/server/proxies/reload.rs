@@ -48,7 +48,7 @@ impl Proxies {
                     && (proxy.options.hosts == entry.options.hosts)
                     && (proxy.options.paths == entry.options.paths)
                     && if entry.spec.port == 0 {
-                        proxy.spec == entry.spec
+                        proxy.spec == entry.spec && proxy.address.ip() == address.ip()
                     } else {
                         proxy.address == address
                     }
