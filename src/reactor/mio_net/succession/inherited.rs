@@ -35,10 +35,10 @@ impl Inherited {
         let mut given = ListenFd::from_env();
         let mut inherited = Inherited::default();
         for index in 0..given.len() {
-            let name = names.next().filter(|name| !name.is_empty());
-            let name = name.unwrap_or("without a name");
+            let name = names.next().unwrap_or_default();
             if let Err(error) = inherited.take(&mut given, index, name) {
-                warn!("inherited descriptor {}, {name}: {error}", index + FIRST);
+                let called = called(name);
+                warn!("inherited descriptor {}{called}: {error}", index + FIRST);
                 if let Ok(Some(descriptor)) = given.take_raw_fd(index) {
                     let _ = close(descriptor);
                 }
@@ -72,7 +72,7 @@ impl Inherited {
                     return Err(io::Error::other("it does not listen"));
                 }
                 let address = listener.local_addr()?;
-                info!("inherited a listener on {address}, {name}");
+                info!("inherited a listener on {address}{}", called(name));
                 self.listeners.push((address, listener));
             }
         }
@@ -115,6 +115,14 @@ impl Inherited {
             }
         }
         unused
+    }
+}
+
+/// A descriptor's name behind something else, if it has one.
+fn called(name: &str) -> String {
+    match name {
+        "" => String::new(),
+        name => format!(", {name}"),
     }
 }
 
