@@ -17,7 +17,7 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use mio::net::TcpListener;
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::inherited::{FIRST, NOTES, PREDECESSOR, READY};
 
@@ -114,7 +114,11 @@ fn names(listeners: usize) -> String {
 
 /// A file in memory that holds `bytes`.
 pub(super) fn written(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create(NOTES, MFdFlags::MFD_CLOEXEC)?);
+    let closes = MemfdFlags::CLOEXEC;
+    // Nobody is to run it, and there are systems that insist (vm.memfd_noexec); those before Linux 6.3 do not
+    // know what that means.
+    let made = memfd_create(NOTES, closes | MemfdFlags::NOEXEC_SEAL);
+    let mut file = File::from(made.or_else(|_| memfd_create(NOTES, closes))?);
     file.write_all(bytes)?;
     Ok(file)
 }
