@@ -94,6 +94,13 @@ pub struct HttpUser<S = TcpStream> {
     reader: BufReader<S>,
 }
 
+/// Whether a peer has said goodbye by TLS, which is no error but where it comes in the middle of a handshake.
+fn is_farewell(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let farewell = rustls::Error::AlertReceived(rustls::AlertDescription::CloseNotify);
+    inner.is_some_and(|inner: &rustls::Error| *inner == farewell)
+}
+
 impl HttpOrigin {
     /// Answers every request by `answer`. An error of `answer` closes the connection.
     pub fn start(
@@ -137,6 +144,7 @@ impl HttpOrigin {
             let wire = Wire::accept(stream, tls.as_ref());
             if let Err(error) = serve(wire, index, &counts, &answer)
                 && error.kind() == io::ErrorKind::InvalidData
+                && !is_farewell(&error)
             {
                 let mut garbled = of_origin.lock().expect("no holder panics");
                 garbled.push(error.to_string());
