@@ -41,6 +41,14 @@ impl Backoff {
         }
     }
 
+    /// The server of a link that was up for `held` has said that it drains: whoever takes its place is likely
+    /// there, and users wait for the next link. But one that says so again and again is none.
+    pub fn drained(&mut self, held: Duration) {
+        if held >= SERVED {
+            self.failures = 0;
+        }
+    }
+
     /// The network is another, so that earlier failures say little. Not more often than a link has to hold,
     /// for one that changes all the time is none.
     pub fn renew(&mut self, now: Instant) {
@@ -61,6 +69,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// A link that held for so long was no failure.
 const STABLE: Duration = Duration::from_secs(30);
+
+/// A server that has served for so long, and drains then, has not failed. Shorter, for operators upgrade twice in
+/// a row; long enough for a dial each.
+const SERVED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -103,6 +115,18 @@ mod tests {
             seconds.push(backoff.next(u32::MAX).as_millis());
         }
         assert_eq!(seconds, [200, 400, 800, 1600, 200, 400]);
+    }
+
+    #[test]
+    fn a_server_that_drains_after_a_while_has_not_failed() {
+        let mut backoff = Backoff::default();
+        for held in [0, 4] {
+            backoff.next(0);
+            backoff.drained(Duration::from_secs(held));
+        }
+        assert_eq!(backoff.next(u32::MAX), FIRST * 4);
+        backoff.drained(Duration::from_secs(5));
+        assert_eq!(backoff.next(u32::MAX), FIRST);
     }
 
     #[test]

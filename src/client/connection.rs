@@ -431,7 +431,7 @@ impl Client {
         }
         if !is_ending {
             self.backoff
-                .was_up(now.instant.saturating_duration_since(since));
+                .drained(now.instant.saturating_duration_since(since));
             self.dial_soon(io, now);
         }
     }
