@@ -1,6 +1,6 @@
 //! One process after another: listeners pass from the old one to the new, and no user is refused.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "upgrade"))]
 
 mod common;
 

@@ -13,7 +13,10 @@
 )]
 mod changes;
 mod stream;
-#[cfg_attr(not(target_os = "linux"), path = "mio_net/no_succession.rs")]
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "upgrade")),
+    path = "mio_net/no_succession.rs"
+)]
 mod succession;
 mod way;
 mod workers;

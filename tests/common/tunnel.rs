@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "upgrade"))]
 use {
     command_fds::{CommandFdExt, FdMapping},
     std::os::fd::OwnedFd,
@@ -99,7 +99,7 @@ impl Siding {
 
     /// As [`Siding::start`], with these variables, and these descriptors by their names, as a service manager
     /// does it.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "upgrade"))]
     pub fn start_inheriting<A: Into<OsString>>(
         variables: &[(&str, &str)],
         descriptors: Vec<(String, OwnedFd)>,

@@ -1,4 +1,5 @@
-//! In the place of `succession` on systems where descriptors are not handed on: there is no other process.
+//! In the place of `succession` on systems where descriptors are not handed on, and where siding is built
+//! without: there is no other process.
 
 use std::{
     io,
@@ -12,11 +13,11 @@ use crate::reactor::net::Phase;
 
 /// As of the module that this one stands for.
 #[derive(Debug, Default)]
-pub(super) struct Succession;
+pub(super) struct Succession {}
 
 impl Succession {
     pub fn from_environment() -> Succession {
-        Succession
+        Succession {}
     }
 
     pub fn listener(&mut self, _: SocketAddr) -> Option<net::TcpListener> {
