@@ -78,9 +78,12 @@ impl Server {
         self.rates.of(proxy, per_second, rates, now.instant)
     }
 
-    /// Sees to it that streams of a link that wait for their rates are looked at again in time.
+    /// Sees to it that streams of a link that wait for their rates are looked at again in time. Not while the link
+    /// takes nothing: who was called out of a line could say nothing, and leave the rate as it is. Its next flush
+    /// comes here again.
     pub(super) fn wait_for_rates<N: Net>(&mut self, io: &mut Reactor<N, Owner>, link: u32) {
-        let Some(tunnel) = self.links.tunnel(link) else {
+        let tunnel = self.links.tunnel(link);
+        let Some(tunnel) = tunnel.filter(|tunnel| !tunnel.is_blocked()) else {
             return;
         };
         for (rate, way) in tunnel.mux.limited() {

@@ -233,6 +233,11 @@ impl Tunnel {
         self.blocked.is_none() && !self.filling && !self.mux.has_work()
     }
 
+    /// Whether its socket takes no more for now: its next flush comes with the event that it does.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
     /// What the link has come to. O(streams).
     pub fn state(&self) -> LinkState {
         self.mux.state(self.is_flushed())
