@@ -278,10 +278,7 @@ impl Proxies {
         for (index, proxy) in &mut self.slab {
             if proxy.link == Some(link) {
                 proxy.link = None;
-                if let Origin::Exposed(away @ None) = &mut proxy.origin {
-                    let at = Deadline::At(now.instant + AWAY_MAX);
-                    *away = Some(io.timer(Owner::Away(index as u32), at));
-                }
+                proxy.await_client(index as u32, io, now);
             }
         }
     }
@@ -547,6 +544,14 @@ impl Server {
 }
 
 impl Proxy {
+    /// Its client is away: if that has asked for it, it closes after a while, unless it is asked for again.
+    fn await_client<N: Net>(&mut self, index: u32, io: &mut Reactor<N, Owner>, now: Now) {
+        if let Origin::Exposed(away @ None) = &mut self.origin {
+            let at = Deadline::At(now.instant + AWAY_MAX);
+            *away = Some(io.timer(Owner::Away(index), at));
+        }
+    }
+
     /// From now on it is this; its listener stays, and so do its sessions.
     fn lead(&mut self, wish: Exposed) {
         self.remote_host = wish.spec.target.as_ref().map(Target::remote_host);

@@ -4,12 +4,12 @@
 
 use std::net::SocketAddr;
 
-use super::{AWAY_MAX, Origin, Proxies, Proxy, wish};
+use super::{Origin, Proxies, Proxy, wish};
 use crate::{
     clock::Now,
     config::{ClientId, Invalid, Spec},
     key::Key,
-    reactor::{Deadline, Reactor, net::Net},
+    reactor::{Reactor, net::Net},
     server::{Owner, Server, succession::ExposedNote},
     tunnel::control::ProxyOpen,
 };
@@ -90,9 +90,7 @@ impl Server {
             .proxies
             .open(&client, wish, note.address, origin, None, io, now)
             .map_err(|error| error.to_string())?;
-        let at = Deadline::At(now.instant + AWAY_MAX);
-        let timer = io.timer(Owner::Away(proxy), at);
-        self.proxies.slab[proxy as usize].origin = Origin::Exposed(Some(timer));
+        self.proxies.slab[proxy as usize].await_client(proxy, io, now);
         Ok(())
     }
 }
