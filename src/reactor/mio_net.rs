@@ -83,10 +83,10 @@ const FILES: Token = Token(usize::MAX - 3);
 const NETWORK: Token = Token(usize::MAX - 4);
 const CLOCK: Token = Token(usize::MAX - 5);
 /// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
-const EVENTS: usize = 1024;
+const EVENTS: usize = 128;
 /// The first stop asks, the second insists; a third says nothing new.
 const STOPS_MAX: u8 = 2;
-/// Connections that may wait for `accept`. At most 64 are accepted in a turn, so this covers a burst
+/// Connections that may wait for `accept`. At most 16 are accepted in a turn, so this covers a burst
 /// of 16 turns; the kernel may cut it (`net.core.somaxconn`).
 const BACKLOG: i32 = 1024;
 /// Silence after which the kernel probes whether the peer still exists, the time between probes, and
@@ -308,6 +308,11 @@ impl Net for MioNet {
         self.poll
             .registry()
             .register(stream.source(), token(key), both)
+    }
+
+    fn deregister(&mut self, stream: &mut Self::Stream) {
+        let registry = self.poll.registry();
+        note("deregister", registry.deregister(stream.source()));
     }
 
     fn prefer_latency(&mut self, stream: &mut Self::Stream) {

@@ -105,6 +105,8 @@ pub struct Reactor<N: Net, O> {
     /// Whose slot kept it from being trimmed.
     highest: Option<Key>,
     closing: Vec<Key>,
+    /// Streams that have left their slots, the first to leave first. They are closed in one of the next turns.
+    unclosed: VecDeque<N::Stream>,
     again: VecDeque<Key>,
     /// Listeners that wait for a descriptor.
     starved: Vec<Key>,
@@ -132,6 +134,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             closed: 0,
             highest: None,
             closing: Vec::new(),
+            unclosed: VecDeque::new(),
             again: VecDeque::new(),
             starved: Vec::new(),
             events: Vec::new(),
@@ -188,6 +191,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// How many connections are closed but for what their peers still send.
     pub fn lingering(&self) -> usize {
         self.lingering
+    }
+
+    /// How many streams are over for everybody but the system, which closes them in one of the next turns.
+    pub fn unclosed(&self) -> usize {
+        self.unclosed.len()
     }
 
     /// How often a timer was put into a slot of the wheel so far.
@@ -585,7 +593,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             );
         }
         assert_eq!(unread, self.unread, "unread bytes are counted");
-        self.room.check(descriptors, load);
+        self.room.check(descriptors + self.unclosed.len(), load);
         self.wheel.check_invariants();
     }
 }

@@ -85,6 +85,9 @@ pub trait Net {
     /// The system's own.
     fn register(&mut self, stream: &mut Self::Stream, key: Key) -> io::Result<()>;
 
+    /// Nothing more is to be heard of a stream, which stays open for now.
+    fn deregister(&mut self, stream: &mut Self::Stream);
+
     /// Marks a stream as a link: a short queue of unsent bytes (`TCP_NOTSENT_LOWAT`).
     fn prefer_latency(&mut self, stream: &mut Self::Stream);
 

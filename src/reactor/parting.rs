@@ -19,8 +19,9 @@ use super::{
 use crate::key::Key;
 
 impl<N: Net, O: Copy> Reactor<N, O> {
-    /// Closes at the end of the turn: FIN after what the kernel holds, or RST where bytes were left
-    /// unread.
+    /// Closes at the end of the turn, or where many are closed in one of the next: FIN after what the kernel
+    /// holds, or RST where bytes were left unread. A listener is closed at once: its port may be wanted in this
+    /// very turn.
     pub fn close(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return;
@@ -36,6 +37,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             let socket = &mut self.sockets[key.index as usize];
             if let Kind::Listener(listener) = &mut socket.kind {
                 self.net.unlisten(listener);
+                socket.kind = Kind::Timer;
+                self.room.closed();
             }
             socket.life = Life::Closing;
             self.room.unload(std::mem::take(&mut socket.weight));
@@ -220,5 +223,5 @@ const DISCARD: usize = 16 * 1024;
 /// is soon told by a reset.
 const DISCARD_RATE: u32 = 8 << 20;
 
-/// 256 KiB in one turn, as for a link: others wait.
-const DISCARD_READS_MAX: usize = 16;
+/// 64 KiB in one turn: nobody wants them, and others wait.
+const DISCARD_READS_MAX: usize = 4;

@@ -5,9 +5,10 @@
 //! ```
 //!
 //! Everything is handled before anything is sent, so that what many events ask for leaves in few
-//! writes; slots are vacated last, so that no event of this turn can meet a new tenant.
+//! writes; slots are vacated last, so that no event of this turn can meet a new tenant. Of what a burst leaves
+//! behind each turn closes a share: that is the dearest call of them all, and nobody waits for it.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use log::{trace, warn};
 use slab::Slab;
@@ -96,7 +97,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         role: &mut R,
         flushed: Flushed,
     ) -> io::Result<Flushed> {
-        let timeout = if flushed == Flushed::More || !self.again.is_empty() {
+        let is_at_work = !self.again.is_empty() || !self.unclosed.is_empty();
+        let timeout = if flushed == Flushed::More || is_at_work {
             Some(Duration::ZERO)
         } else {
             self.wheel
@@ -232,11 +234,38 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
     }
 
-    /// Vacates the slots of closed sockets.
+    /// Vacates the slots of closed sockets, and closes their descriptors, or as many as this turn may.
     fn sweep(&mut self) {
-        if self.closing.is_empty() {
+        if self.closing.is_empty() && self.unclosed.is_empty() {
             return;
         }
+        let share = self.close_share();
+        self.vacate(share);
+        // Who was first the last time is last now: what has become free may be no more than one.
+        if !self.starved.is_empty() {
+            self.starved.rotate_left(1);
+        }
+        for listener in std::mem::take(&mut self.starved) {
+            self.again(listener);
+        }
+    }
+
+    /// Closes what earlier turns have left, as much as this one may; how many more it may close.
+    fn close_share(&mut self) -> usize {
+        let share = CLOSES_MIN.max(self.unclosed.len() / CLOSES_SHARE);
+        let count = share.min(self.unclosed.len());
+        for stream in self.unclosed.drain(..count) {
+            drop(stream);
+            self.room.closed();
+        }
+        if self.unclosed.is_empty() && self.unclosed.capacity() > TRIM_MIN {
+            self.unclosed = VecDeque::new();
+        }
+        share - count
+    }
+
+    /// Vacates the slots of what was closed in this turn, and closes so many of the descriptors.
+    fn vacate(&mut self, mut share: usize) {
         let mut highest_left = false;
         let mut closing = std::mem::take(&mut self.closing);
         // The first to be closed is vacated last, and so is the first to have a new tenant: of a burst, the
@@ -247,8 +276,16 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 self.wheel.cancel(timer);
             }
             self.unread -= socket.held();
-            if socket.has_descriptor() {
-                self.room.closed();
+            if let Kind::Stream(mut stream) = socket.kind {
+                if share > 0 {
+                    drop(stream);
+                    self.room.closed();
+                    share -= 1;
+                } else {
+                    // Its slot may have a new tenant, who is not to hear of it.
+                    self.net.deregister(&mut stream);
+                    self.unclosed.push_back(stream);
+                }
             }
             self.closed += 1;
             highest_left |= self.highest == Some(key);
@@ -265,13 +302,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         } else if highest_left {
             self.trim();
             self.highest = None;
-        }
-        // Who was first the last time is last now: what has become free may be no more than one.
-        if !self.starved.is_empty() {
-            self.starved.rotate_left(1);
-        }
-        for listener in std::mem::take(&mut self.starved) {
-            self.again(listener);
         }
     }
 
@@ -298,5 +328,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 /// What a clock may be set by without anybody being told: so long a sleep harms nothing either.
 const SKIPPED_MIN: Duration = Duration::from_secs(5);
 
+/// How many descriptors are closed in a turn; of more than [`CLOSES_SHARE`] times as many, one in so many, so that
+/// they do not grow without bound.
+const CLOSES_MIN: usize = 16;
+const CLOSES_SHARE: usize = 256;
+
 /// Fewer entries than this are not worth giving back.
 const TRIM_MIN: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -348,8 +348,7 @@ impl Proxies {
         let listener = &mut self.listeners[gone.listener as usize];
         listener.proxies.retain(|index| *index != proxy);
         if listener.proxies.is_empty() {
-            // At once: another proxy may want the port in this very turn.
-            io.close_now(listener.key);
+            io.close(listener.key);
             self.listeners.remove(gone.listener as usize);
         }
         Some(gone)

@@ -51,6 +51,7 @@ impl<R: Role<SimNet>> Machine<R> {
 
     pub fn turn(&mut self, world: &RefCell<World>) {
         let moved = world.borrow().hosts[self.host].moved;
+        let unclosed = self.io.unclosed();
         let mut role = Awake {
             role: &mut self.role,
             world,
@@ -67,7 +68,7 @@ impl<R: Role<SimNet>> Machine<R> {
             return;
         }
         self.turns += 1;
-        self.hurried = if host.hurried && host.moved == moved {
+        self.hurried = if host.hurried && host.moved == moved && self.io.unclosed() >= unclosed {
             self.hurried + 1
         } else {
             0

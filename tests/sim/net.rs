@@ -159,6 +159,10 @@ impl Net for SimNet {
         Ok(())
     }
 
+    fn deregister(&mut self, stream: &mut SimStream) {
+        enter(&self.world).watch(stream.end, Watcher::Nobody);
+    }
+
     fn prefer_latency(&mut self, stream: &mut SimStream) {
         enter(&self.world).prefer_latency(stream.end);
     }

@@ -365,6 +365,10 @@ impl Net for Ahead {
         self.net.register(stream, key)
     }
 
+    fn deregister(&mut self, stream: &mut Self::Stream) {
+        self.net.deregister(stream);
+    }
+
     fn prefer_latency(&mut self, stream: &mut Self::Stream) {
         self.net.prefer_latency(stream);
     }
