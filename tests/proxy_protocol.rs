@@ -13,7 +13,8 @@ use std::{
 
 use common::{
     AT_ONCE, Authority, CLIENT, HttpOrigin, HttpUser, Origin, Scratch, Siding, Then, TlsUser,
-    Tunnel, Wire, connect, connect_from, echoes, eventually, expect_end, tls_user, wait_until_read,
+    Tunnel, Wire, connect, connect_from, echoes, eventually, expect_end, expect_reset, tls_user,
+    wait_until_read,
 };
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
@@ -493,9 +494,7 @@ fn lists_hold_for_the_user_and_not_for_the_balancer() {
     }
     // Neither is the balancer itself somebody who may come in, nor a stranger that says what it says.
     expect_refused(&balanced(proxy, "PROXY UNKNOWN\r\n"));
-    let mut stranger = connect_from(STRANGER, proxy);
-    let _ = stranger.write_all(LINE.as_bytes());
-    expect_refused(&stranger);
+    expect_reset(STRANGER, proxy, LINE.as_bytes());
     let line = tunnel.server.log().wait_for("by its address");
     assert!(
         line.contains("refused a user from 192.0.2.66 by its address, 1 so far"),

@@ -3,6 +3,9 @@
 //! Owns what comes between a listener and a front's first byte. A connection is taken for its peer's,
 //! unless the peer is a balancer, which has to say first whose it is (`accept_proxy`); where that is known,
 //! it is known for everything else.
+//!
+//! Who is refused before it was heard is reset: it is no orderly end, and leaves nothing behind in the kernel,
+//! where each closed connection whose peer stays is there for another minute.
 
 use std::net::SocketAddr;
 
@@ -43,7 +46,7 @@ impl Server {
         let secure = found.options.tls;
         // Before a byte is read, whatever is spoken here.
         if !is_introduced && !self.proxies.admit(proxy, peer.ip(), now) {
-            return io.close(key);
+            return io.abort(key);
         }
         let Some(found) = self.proxies.find(proxy) else {
             return io.close(key);
@@ -94,7 +97,7 @@ impl Server {
             Introduction::Whole(whence) => {
                 let whence = whence.unwrap_or(Whence::directly(balancer));
                 if !self.proxies.admit(found.proxy, whence.source.ip(), now) {
-                    return self.drop_unsecured(io, front);
+                    return self.refuse_unheard(io, front);
                 }
                 self.user_known(io, front, whence, now);
                 // What came behind the header has had its event.
@@ -117,7 +120,13 @@ impl Server {
         if let Some(proxy) = self.proxies.find_mut(found.proxy) {
             proxy.unintroduced(address, why, now);
         }
-        self.drop_unsecured(io, front);
+        self.refuse_unheard(io, front);
+    }
+
+    /// A user may not come in, whatever it would have said.
+    fn refuse_unheard<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        self.user_left_handshake(io, front);
+        self.abort_front(io, front);
     }
 
     /// Whose connection it is, is known from here on, and that it may come from there; nothing else of it has
@@ -173,7 +182,7 @@ impl Server {
             .refused(&found.id, source.ip(), full, now.instant);
         let is_heard = found.spec.kind.is_http() && !found.options.tls;
         if !is_heard || !self.fronts.admission.may_answer(now.instant) {
-            return io.close(key);
+            return io.abort(key);
         }
         let (status, wait) = full.answer();
         let mut answer = Vec::new();

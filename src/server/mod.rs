@@ -611,8 +611,8 @@ impl<N: Net> Role<N> for Server {
     }
 }
 
-/// How many connections one listener may take in a turn while links wait.
-const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// How many connections one listener may take in a turn: everybody else waits that long.
+const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// Whether a state of want is to be said again; if so, it is by now.
 fn is_news(said: &mut Option<Instant>, now: Now) -> bool {

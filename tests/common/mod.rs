@@ -115,6 +115,11 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// Connects as a user from another address of this machine, such as 127.0.7.1.
 pub fn connect_from(from: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
+    try_connect_from(from, to).unwrap_or_else(|error| panic!("connecting to {to}: {error}"))
+}
+
+/// The same for one who may be reset before it knows that it is connected.
+pub fn try_connect_from(from: impl Into<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(to),
         socket2::Type::STREAM,
@@ -123,11 +128,10 @@ pub fn connect_from(from: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
     let socket = socket.expect("a socket");
     let from = SocketAddr::new(from.into(), 0);
     socket.bind(&from.into()).expect("an address of loopback");
-    let connected = socket.connect_timeout(&to.into(), PATIENCE);
-    connected.unwrap_or_else(|error| panic!("connecting to {to}: {error}"));
+    socket.connect_timeout(&to.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     with_deadlines(&stream);
-    stream
+    Ok(stream)
 }
 
 /// Gives a stream deadlines, so that a test that would hang fails instead.
@@ -183,6 +187,25 @@ pub fn expect_closed_at_once(proxy: SocketAddr) {
         Ok(_) => panic!("bytes from nowhere"),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
     }
+    assert!(start.elapsed() < AT_ONCE);
+}
+
+/// Who comes from there and says this is reset before `AT_ONCE`: it may be before it knows that it is connected.
+#[track_caller]
+pub fn expect_reset(from: impl Into<IpAddr>, to: SocketAddr, said: &[u8]) {
+    let start = Instant::now();
+    let answer = try_connect_from(from, to).and_then(|mut user| {
+        user.write_all(said)?;
+        user.read(&mut [0])
+    });
+    let kind = answer.map_err(|error| error.kind());
+    assert!(
+        matches!(
+            kind,
+            Err(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        ),
+        "{kind:?}"
+    );
     assert!(start.elapsed() < AT_ONCE);
 }
 

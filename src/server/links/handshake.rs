@@ -67,7 +67,7 @@ impl Server {
             for listener in self.links.handshakes.end(handshake) {
                 io.again(listener);
             }
-            return io.close(key);
+            return io.abort(key);
         }
         entry.peer = source;
         io.prefer_latency(key);
