@@ -1,10 +1,7 @@
-//! An attack in a process of its own: this program once more, told by its first argument. It runs when nobody
-//! else wants to (the idle class of the scheduler), so that it does not take from honest users what is theirs:
-//! the processor they ask with.
+//! An attack in a process of its own: this program once more, told by its first argument.
 
 use std::{
-    env,
-    process::{self, Command},
+    env, process,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attacks::{ALL, Attack},
+    classes::behind,
     common::{PATIENCE, Process, pass},
     ground::Ground,
     limits,
@@ -64,8 +62,7 @@ impl Attacker {
     pub fn start(attack: &Attack, ground: &Ground, span: Duration) -> Attacker {
         let ground = serde_json::to_string(ground).expect("names and numbers");
         let program = env::current_exe().expect("it runs");
-        let mut command = Command::new("chrt");
-        command.args(["--idle", "0"]).arg(program);
+        let mut command = behind(program);
         command.args([ATTACK, attack.name, &span.as_millis().to_string(), &ground]);
         let process = Process::start(attack.name, &mut command);
         process.log().wait_for(BEGINS);

@@ -3,8 +3,7 @@
 //!
 //! The released binary runs as server (the link and one listener over TLS, a token for each client) and
 //! client. Honest users and the origin are threads of this program, ssh sessions are OpenSSH's, and each attack is
-//! this program once more, in a process of its own that runs when nobody else wants to: what the table shows is what siding
-//! gives up for an attack, not what the machine does.
+//! this program once more, in a process of its own that runs behind everybody else.
 //!
 //! ```text
 //! cargo bench --bench siege -- --seconds 10 --only user-
@@ -12,6 +11,7 @@
 
 mod attacker;
 mod attacks;
+mod classes;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod ground;
@@ -73,6 +73,7 @@ fn main() -> ExitCode {
 fn run(options: &Options, is_bench: bool) -> ExitCode {
     limits::raise();
     let this = Run::begin();
+    let precedes = classes::precede();
     let stage = Stage::set(options.rate);
     let users = Users::start(&stage);
     let sessions = Sessions::start(&stage);
@@ -92,6 +93,9 @@ fn run(options: &Options, is_bench: bool) -> ExitCode {
     if is_bench {
         table.print();
         println!();
+        if !precedes {
+            println!("{}", classes::BESIDE);
+        }
     }
     let remarks = table.remarks().chain(failures).chain(stage.remarks());
     let remarks: Vec<String> = remarks.collect();
