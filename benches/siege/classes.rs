@@ -3,7 +3,9 @@
 //!
 //! So attackers run when nobody else wants to (the idle class), and everybody else in a real-time class, where the
 //! system permits it: beside an ordinary process that has had its share lately, one of the idle class keeps its
-//! processor for up to a tick of 4 ms.
+//! processor for up to a tick of 4 ms. Siding and the honest are equals in that class: who has a processor keeps it
+//! until it sleeps. Where they take nearly all of one, the system gives the rest of each second to others, in one
+//! piece, and p99 is that.
 
 use std::{
     ffi::OsStr,

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 fn run(options: &Options, is_bench: bool) -> ExitCode {
     limits::raise();
     let this = Run::begin();
-    let precedes = classes::precede();
+    let precedes = is_bench && classes::precede();
     let stage = Stage::set(options.rate);
     let users = Users::start(&stage);
     let sessions = Sessions::start(&stage);

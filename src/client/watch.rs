@@ -201,7 +201,7 @@ impl Client {
                 dialled: self.counters.dialled,
                 counters: self.pool.counters().clone(),
             }),
-            sockets: io.len(),
+            sockets: io.len() + io.unclosed(),
             lingering: io.lingering(),
             descriptors: io.descriptors(),
         }

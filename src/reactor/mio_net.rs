@@ -82,12 +82,12 @@ const SUCCESSOR: Token = Token(usize::MAX - 2);
 const FILES: Token = Token(usize::MAX - 3);
 const NETWORK: Token = Token(usize::MAX - 4);
 const CLOCK: Token = Token(usize::MAX - 5);
-/// Events taken in one poll. More only wait for the next one, and 1,024 of them are 12 KiB.
+/// Events taken in one poll: with more, who comes meanwhile would wait longer.
 const EVENTS: usize = 128;
 /// The first stop asks, the second insists; a third says nothing new.
 const STOPS_MAX: u8 = 2;
 /// Connections that may wait for `accept`. At most 16 are accepted in a turn, so this covers a burst
-/// of 16 turns; the kernel may cut it (`net.core.somaxconn`).
+/// of 64 turns; the kernel may cut it (`net.core.somaxconn`).
 const BACKLOG: i32 = 1024;
 /// Silence after which the kernel probes whether the peer still exists, the time between probes, and
 /// how many go unanswered before it gives up: a peer that vanished is noticed after 90 s.

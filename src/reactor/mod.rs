@@ -19,6 +19,7 @@
 //! without an event, and the poll does not sleep on it.
 
 mod changes;
+mod closing;
 pub mod mio_net;
 pub mod net;
 mod outlook;
@@ -105,9 +106,12 @@ pub struct Reactor<N: Net, O> {
     /// Whose slot kept it from being trimmed.
     highest: Option<Key>,
     closing: Vec<Key>,
-    /// Streams that have left their slots, the first to leave first. They are closed in one of the next turns.
-    unclosed: VecDeque<N::Stream>,
+    /// Streams that have left their slots, and are closed in one of the next turns, the first to leave first.
+    unclosed: VecDeque<Socket<N, O>>,
     again: VecDeque<Key>,
+    /// How many reads of what nobody wants are left to this turn, and whose turn has not come.
+    discards: usize,
+    deferred: Vec<Key>,
     /// Listeners that wait for a descriptor.
     starved: Vec<Key>,
     events: Vec<Event>,
@@ -136,6 +140,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             closing: Vec::new(),
             unclosed: VecDeque::new(),
             again: VecDeque::new(),
+            discards: 0,
+            deferred: Vec::new(),
             starved: Vec::new(),
             events: Vec::new(),
             scratch: Vec::new(),
@@ -193,11 +199,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.lingering
     }
 
-    /// How many streams are over for everybody but the system, which closes them in one of the next turns.
-    pub fn unclosed(&self) -> usize {
-        self.unclosed.len()
-    }
-
     /// How often a timer was put into a slot of the wheel so far.
     pub fn timers_placed(&self) -> u64 {
         self.wheel.placed()
@@ -232,9 +233,14 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// The address is in use, not ours, or not permitted; or descriptors have run out.
     pub fn listen(&mut self, address: SocketAddr, owner: O) -> io::Result<(Key, SocketAddr)> {
-        self.room.admit_listener()?;
         let key = self.vacant();
-        let listener = self.net.listen(address, key)?;
+        let listener = loop {
+            let admitted = self.room.admit_listener();
+            match admitted.and_then(|()| self.net.listen(address, key)) {
+                Err(error) if self.gives_way(&error) => {}
+                listening => break listening?,
+            }
+        };
         let bound = self.net.local_address(&listener)?;
         self.occupy(key, Kind::Listener(listener), owner);
         Ok((key, bound))
@@ -264,6 +270,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                     socket.readable = false;
                     return Accepted::Empty;
                 }
+                Err(error) if self.gives_way(&error) => {}
                 Err(error) if is_out_of_descriptors(&error) => {
                     if !self.starved.contains(&listener) {
                         self.starved.push(listener);
@@ -284,8 +291,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// It failed at once, or descriptors, or room, have run out.
     pub fn connect(&mut self, address: Address<'_>, purpose: Purpose, owner: O) -> io::Result<Key> {
-        self.room.admit(purpose)?;
-        let mut stream = self.net.connect(address, purpose)?;
+        let mut stream = loop {
+            let admitted = self.room.admit(purpose);
+            match admitted.and_then(|()| self.net.connect(address, purpose)) {
+                Err(error) if self.gives_way(&error) => {}
+                attempt => break attempt?,
+            }
+        };
         let key = self.vacant();
         self.net.register(&mut stream, key)?;
         self.occupy(key, Kind::Stream(stream), owner);
@@ -396,7 +408,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return;
         };
-        if socket.serial != key.serial || socket.life == Life::Closing {
+        if socket.serial != key.serial || socket.is_closing() {
             return;
         }
         socket.deadline = deadline;
@@ -424,6 +436,18 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             && !std::mem::replace(&mut socket.again, true)
         {
             self.again.push_back(key);
+        }
+    }
+
+    /// Those whose turn did not come stand first in the next.
+    fn put_off(&mut self) {
+        for key in std::mem::take(&mut self.deferred).into_iter().rev() {
+            if let Some(socket) = self.sockets.get_mut(key.index as usize)
+                && socket.serial == key.serial
+                && !std::mem::replace(&mut socket.again, true)
+            {
+                self.again.push_front(key);
+            }
         }
     }
 
@@ -503,7 +527,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if socket.serial != key.serial || socket.life == Life::Closing {
+        if socket.serial != key.serial || socket.is_closing() {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let before = socket.held();
@@ -577,7 +601,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             unread += socket.held();
             load += usize::from(socket.weight);
             descriptors += usize::from(socket.has_descriptor());
-            if let (Some(due), true) = (socket.due(), socket.life != Life::Closing) {
+            if let (Some(due), true) = (socket.due(), !socket.is_closing()) {
                 let armed = socket.timer.and_then(|timer| self.wheel.deadline(timer));
                 // The wheel rounds up to whole ticks, and what is past fires at its present one.
                 let latest = due.max(self.now.instant) + wheel::TICK;

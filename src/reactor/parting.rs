@@ -1,5 +1,4 @@
-//! Closing. At the end of the turn, as a rule; or later, of connections that their owners have left: what is
-//! still to be written is, then FIN is sent, and what
+//! Connections that their owners have left: what is still to be written is, then FIN is sent, and what
 //! comes in the meantime is discarded, so that no reset destroys what the kernel has not delivered.
 //!
 //! All of it has an end: a peer that takes nothing, or goes on sending, is given up, and the sooner the more it
@@ -19,59 +18,6 @@ use super::{
 use crate::key::Key;
 
 impl<N: Net, O: Copy> Reactor<N, O> {
-    /// Closes at the end of the turn, or where many are closed in one of the next: FIN after what the kernel
-    /// holds, or RST where bytes were left unread. A listener is closed at once: its port may be wanted in this
-    /// very turn.
-    pub fn close(&mut self, key: Key) {
-        let Some(socket) = self.sockets.get_mut(key.index as usize) else {
-            return;
-        };
-        if socket.serial == key.serial && socket.life != Life::Closing {
-            if matches!(socket.life, Life::Lingering { .. }) {
-                self.lingering -= 1;
-            }
-            // As far as the socket takes it at once: a peer that is not told takes the end for a cut.
-            if socket.tls.is_some() {
-                let _ = self.finish(key);
-            }
-            let socket = &mut self.sockets[key.index as usize];
-            if let Kind::Listener(listener) = &mut socket.kind {
-                self.net.unlisten(listener);
-                socket.kind = Kind::Timer;
-                self.room.closed();
-            }
-            socket.life = Life::Closing;
-            self.room.unload(std::mem::take(&mut socket.weight));
-            self.closing.push(key);
-        }
-    }
-
-    /// Closes at once, for its descriptor; the slot is vacated at the end of the turn all the same.
-    pub fn close_now(&mut self, key: Key) {
-        self.close(key);
-        if let Some(socket) = self.sockets.get_mut(key.index as usize)
-            && socket.serial == key.serial
-            && socket.has_descriptor()
-        {
-            socket.kind = Kind::Timer;
-            self.room.closed();
-        }
-    }
-
-    /// Closes with RST: the peer learns that this was no orderly end.
-    pub fn abort(&mut self, key: Key) {
-        if let Ok((socket, net)) = self.lend(key)
-            && let Kind::Stream(stream) = &mut socket.kind
-        {
-            net.abort(stream);
-            // Nothing more is said, close_notify neither.
-            let before = socket.held();
-            socket.tls = None;
-            self.unread = self.unread + self.sockets[key.index as usize].held() - before;
-        }
-        self.close(key);
-    }
-
     /// Sends FIN, then discards what the peer still sends until it closes, too, is quiet for `idle`,
     /// or [`LINGER_MAX`] has passed. Closing at once would answer its bytes with RST, which can
     /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is not called
@@ -134,12 +80,11 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Closes a connection that is left. Where not all is written, its peer must not think so.
     pub(super) fn part_for_good(&mut self, key: Key) {
-        let socket = &mut self.sockets[key.index as usize];
-        let is_written = socket.unread_len() == 0 && socket.is_flushed();
-        if !is_written && let Kind::Stream(stream) = &mut socket.kind {
-            self.net.abort(stream);
+        let socket = &self.sockets[key.index as usize];
+        match socket.unread_len() == 0 && socket.is_flushed() {
+            true => self.close(key),
+            false => self.abort(key),
         }
-        self.close(key);
     }
 
     /// Goes on with a connection that is left: writes the rest, then FIN, then discards.
@@ -190,7 +135,12 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         };
         let mut sink = [0; DISCARD];
         let mut until = until;
-        for _ in 0..DISCARD_READS_MAX {
+        let reads = DISCARD_READS_MAX.min(self.discards);
+        if reads == 0 {
+            return self.deferred.push(key);
+        }
+        for _ in 0..reads {
+            self.discards -= 1;
             match (stream.read(&mut sink), &mut until) {
                 // Only what it takes counts as progress then.
                 (Ok(1..), None) => {}

@@ -59,7 +59,10 @@ pub(super) enum Life {
         until: Option<Instant>,
     },
     /// Its slot is vacated at the end of the turn.
-    Closing,
+    Closing {
+        /// By RST.
+        reset: bool,
+    },
 }
 
 /// When an entry's owner is to be called.
@@ -134,6 +137,11 @@ impl<N: Net, O> Socket<N, O> {
             again: false,
             weight: 0,
         }
+    }
+
+    /// Whether it is over for its owner, and for everybody else.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.life, Life::Closing { .. })
     }
 
     /// Whether the system keeps something for it.

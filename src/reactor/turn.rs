@@ -5,13 +5,13 @@
 //! ```
 //!
 //! Everything is handled before anything is sent, so that what many events ask for leaves in few
-//! writes; slots are vacated last, so that no event of this turn can meet a new tenant. Of what a burst leaves
-//! behind each turn closes a share: that is the dearest call of them all, and nobody waits for it.
+//! writes; slots are vacated last, so that no event of this turn can meet a new tenant.
+//!
+//! What one turn may do has a bound wherever many can ask for it at once: the others' bytes wait for its end.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{io, time::Duration};
 
 use log::{trace, warn};
-use slab::Slab;
 
 use super::{
     Found, Reactor,
@@ -106,6 +106,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                 .map(|at| at.saturating_duration_since(self.now.instant))
         };
         let again = self.again.len();
+        self.discards = DISCARDS_MAX;
         let mut events = std::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
         let before = std::mem::replace(&mut self.now, self.net.now());
@@ -156,14 +157,21 @@ impl<N: Net, O: Copy> Reactor<N, O> {
                     role.ready(self, key, owner, self.now);
                 }
                 Life::Lingering { .. } => self.part(key),
-                Life::Closing => {}
+                Life::Closing { .. } => {}
             }
         }
-        while let Some((_, key)) = self.wheel.expire(self.now.instant) {
+        for _ in 0..DEADLINES_MAX {
+            let Some((_, key)) = self.wheel.expire(self.now.instant) else {
+                break;
+            };
             self.expired(role, key);
         }
         let flushed = role.flush(self, self.now);
+        self.put_off();
         self.sweep();
+        if role.is_over() {
+            self.close_rest();
+        }
         if let Some(turns) = &mut self.turns {
             let end = self.net.now().instant;
             turns.count(end.saturating_duration_since(self.now.instant));
@@ -183,7 +191,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         socket.writable |= ready.writable;
         socket.read_on |= ready.closed || ready.error || ready.urgent;
         match socket.life {
-            Life::Closing => return,
+            Life::Closing { .. } => return,
             Life::Lingering { .. } => return self.part(key),
             Life::Open => {}
         }
@@ -214,7 +222,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return;
         };
-        if socket.serial != key.serial || socket.life == Life::Closing {
+        if socket.serial != key.serial || socket.is_closing() {
             return;
         }
         socket.timer = None;
@@ -233,108 +241,13 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             role.timeout(self, key, owner, now);
         }
     }
-
-    /// Vacates the slots of closed sockets, and closes their descriptors, or as many as this turn may.
-    fn sweep(&mut self) {
-        if self.closing.is_empty() && self.unclosed.is_empty() {
-            return;
-        }
-        let share = self.close_share();
-        self.vacate(share);
-        // Who was first the last time is last now: what has become free may be no more than one.
-        if !self.starved.is_empty() {
-            self.starved.rotate_left(1);
-        }
-        for listener in std::mem::take(&mut self.starved) {
-            self.again(listener);
-        }
-    }
-
-    /// Closes what earlier turns have left, as much as this one may; how many more it may close.
-    fn close_share(&mut self) -> usize {
-        let share = CLOSES_MIN.max(self.unclosed.len() / CLOSES_SHARE);
-        let count = share.min(self.unclosed.len());
-        for stream in self.unclosed.drain(..count) {
-            drop(stream);
-            self.room.closed();
-        }
-        if self.unclosed.is_empty() && self.unclosed.capacity() > TRIM_MIN {
-            self.unclosed = VecDeque::new();
-        }
-        share - count
-    }
-
-    /// Vacates the slots of what was closed in this turn, and closes so many of the descriptors.
-    fn vacate(&mut self, mut share: usize) {
-        let mut highest_left = false;
-        let mut closing = std::mem::take(&mut self.closing);
-        // The first to be closed is vacated last, and so is the first to have a new tenant: of a burst, the
-        // high slots stay empty.
-        for key in closing.drain(..).rev() {
-            let socket = self.sockets.remove(key.index as usize);
-            if let Some(timer) = socket.timer {
-                self.wheel.cancel(timer);
-            }
-            self.unread -= socket.held();
-            if let Kind::Stream(mut stream) = socket.kind {
-                if share > 0 {
-                    drop(stream);
-                    self.room.closed();
-                    share -= 1;
-                } else {
-                    // Its slot may have a new tenant, who is not to hear of it.
-                    self.net.deregister(&mut stream);
-                    self.unclosed.push_back(stream);
-                }
-            }
-            self.closed += 1;
-            highest_left |= self.highest == Some(key);
-        }
-        // Kept for the next turn, but for what a burst has made of it.
-        if closing.capacity() <= TRIM_MIN {
-            self.closing = closing;
-        }
-        // An eighth, so that whatever ends in several turns is seen to have ended by the last of them; at
-        // eight steps per close, if there is anything to give back.
-        if self.closed >= self.sockets.capacity().max(TRIM_MIN) / 8 {
-            self.closed = 0;
-            self.highest = self.trim();
-        } else if highest_left {
-            self.trim();
-            self.highest = None;
-        }
-    }
-
-    /// Gives a burst's memory back when the burst is over, as far as nobody is above it. The answer is who
-    /// is, where that is most of it: a link's streams end with it, but the timer of the next attempt is
-    /// already there then.
-    fn trim(&mut self) -> Option<Key> {
-        let is_large = |sockets: &Slab<_>| sockets.len() < sockets.capacity() / 4;
-        if !is_large(&self.sockets) {
-            return None;
-        }
-        self.sockets.shrink_to_fit();
-        if !is_large(&self.sockets) {
-            return None;
-        }
-        let (index, socket) = self.sockets.iter().next_back()?;
-        Some(Key {
-            index: index as u32,
-            serial: socket.serial,
-        })
-    }
 }
 
 /// What a clock may be set by without anybody being told: so long a sleep harms nothing either.
 const SKIPPED_MIN: Duration = Duration::from_secs(5);
 
-/// How many descriptors are closed in a turn; of more than [`CLOSES_SHARE`] times as many, one in so many, so that
-/// they do not grow without bound.
-const CLOSES_MIN: usize = 16;
-const CLOSES_SHARE: usize = 256;
+/// Deadlines answered in a turn: those behind them have passed, so that the next turn does not sleep.
+const DEADLINES_MAX: usize = 512;
 
-/// Fewer entries than this are not worth giving back.
-const TRIM_MIN: usize = 1024;
-
-#[cfg(test)]
-mod tests;
+/// Reads of what nobody wants, of all connections together: 1 MiB.
+pub(super) const DISCARDS_MAX: usize = 64;

@@ -215,7 +215,7 @@ impl Admission {
     }
 
     /// Whether one who is refused may be told so. An answer occupies its connection until the user has read
-    /// it, or a moment later; who hears none is closed at once, at hardly any cost.
+    /// it, or a moment later; who hears none is reset at once, at hardly any cost.
     #[must_use]
     pub fn may_answer(&mut self, now: Instant) -> bool {
         self.answers.take(ANSWERS, ANSWERS, now).is_ok()

@@ -63,7 +63,7 @@ impl Server {
         match &mut entry.state {
             State::Introducing => {
                 self.link_over(io, link, TOO_SLOW, Reason::LinkLost);
-                io.close(key);
+                io.abort(key);
             }
             State::Securing | State::Upgrade(_) | State::Hello(..) => {
                 self.link_over(io, link, "handshake deadline", Reason::LinkLost);

@@ -611,7 +611,8 @@ impl<N: Net> Role<N> for Server {
     }
 }
 
-/// How many connections one listener may take in a turn: everybody else waits that long.
+/// How many connections one listener may take in a turn, while everybody else waits: as many as are closed in
+/// one, too.
 const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// Whether a state of want is to be said again; if so, it is by now.

@@ -170,7 +170,7 @@ impl Server {
                 ("user", self.securing.len()),
             ],
             pool: None,
-            sockets: io.len(),
+            sockets: io.len() + io.unclosed(),
             lingering: io.lingering(),
             descriptors: io.descriptors(),
         }

@@ -51,7 +51,7 @@ impl<R: Role<SimNet>> Machine<R> {
 
     pub fn turn(&mut self, world: &RefCell<World>) {
         let moved = world.borrow().hosts[self.host].moved;
-        let unclosed = self.io.unclosed();
+        let before = (self.io.unclosed(), self.io.timers_placed());
         let mut role = Awake {
             role: &mut self.role,
             world,
@@ -68,7 +68,10 @@ impl<R: Role<SimNet>> Machine<R> {
             return;
         }
         self.turns += 1;
-        self.hurried = if host.hurried && host.moved == moved && self.io.unclosed() >= unclosed {
+        // Of a burst each turn closes a share, and answers so many deadlines.
+        let (unclosed, placed) = (self.io.unclosed(), self.io.timers_placed());
+        let is_at_work = unclosed < before.0 || placed > before.1;
+        self.hurried = if host.hurried && host.moved == moved && !is_at_work {
             self.hurried + 1
         } else {
             0

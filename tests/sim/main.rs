@@ -186,13 +186,15 @@ const SEEDS: u64 = 60;
 const SEEDS_FOR_EVERYTHING: usize = 1_000;
 
 /// Storms that once found something.
-const FOUND: [u64; 3] = [
+const FOUND: [u64; 4] = [
     // Streams that a drain cut off stayed in the budget.
     2_000_638,
     // A stream that waited for its rate was announced after one with a higher id.
     7_223_554,
     // Streams were called out of the line of a rate one by one, while their link took nothing.
     11_016_998,
+    // A reset became an orderly end, because its process ended before it was sent.
+    11_160_062,
 ];
 
 /// What cannot happen here, or nowhere at all.

@@ -123,7 +123,7 @@ impl Server {
             }
             Introduction::Refused(why) => {
                 self.link_over(io, link, why, Reason::LinkLost);
-                io.close(key);
+                io.abort(key);
             }
         }
     }

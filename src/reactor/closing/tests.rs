@@ -2,11 +2,19 @@ use std::{
     collections::HashSet,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::*;
-use crate::reactor::{Accepted, mio_net::MioNet, net::Purpose};
+use crate::{
+    clock::Now,
+    reactor::{
+        Accepted, Deadline, Flushed, Found, Role,
+        mio_net::MioNet,
+        net::{Address, Descriptors, Purpose},
+        turn::DISCARDS_MAX,
+    },
+};
 
 /// Far more than loopback needs: a test that meets it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Still {
     /// Of streams and timers.
     events: usize,
+    is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,7 +56,7 @@ impl Role<MioNet> for Still {
     }
 
     fn is_over(&self) -> bool {
-        false
+        self.is_over
     }
 }
 
@@ -128,6 +137,102 @@ fn no_event_of_a_closed_connection_reaches_the_next_in_its_slot() {
         let _ = io.turn(still, Flushed::Idle).expect("a turn");
     }
     assert_eq!(still.events, 0);
+}
+
+#[test]
+fn what_nobody_wants_is_read_in_turns_from_one_as_from_the_other() {
+    const COUNT: usize = 100;
+    let io = &mut reactor();
+    let (keys, users) = connections(io, COUNT);
+    for user in &users {
+        (&*user)
+            .write_all(&[0; 40 << 10])
+            .expect("the kernel keeps it");
+    }
+    for key in &keys {
+        io.linger(*key, PATIENCE);
+    }
+    // Three reads have something of each, and one nothing; a late event may ask for one more.
+    let (least, most) = (COUNT * 3 / DISCARDS_MAX, COUNT * 8 / DISCARDS_MAX);
+    let mut turns = 0;
+    while turns < least || !io.again.is_empty() {
+        let _ = io
+            .turn(&mut Still::default(), Flushed::Idle)
+            .expect("a turn");
+        turns += 1;
+        assert!(turns > least || !io.again.is_empty(), "too much in {turns}");
+        assert!(turns < most, "somebody is passed over again and again");
+    }
+    drop(users);
+    while io.lingering() + io.unclosed() > 0 {
+        let _ = io
+            .turn(&mut Still::default(), Flushed::Idle)
+            .expect("a turn");
+    }
+    io.check_invariants();
+}
+
+#[test]
+fn who_is_closed_alone_does_not_wait_behind_a_burst() {
+    let io = &mut reactor();
+    let (keys, users) = connections(io, 200);
+    for key in &keys[1..] {
+        io.close(*key);
+    }
+    let still = &mut Still::default();
+    let _ = io.turn(still, Flushed::Idle).expect("a turn");
+    io.write(keys[0], b"bye").expect("its end is open");
+    io.close(keys[0]);
+    let _ = io.turn(still, Flushed::Idle).expect("a turn");
+    assert!(io.unclosed() > 0, "the burst is not over");
+    let mut said = Vec::new();
+    (&users[0]).read_to_end(&mut said).expect("an end");
+    assert_eq!(said, b"bye");
+}
+
+#[test]
+fn a_reset_does_not_become_an_end_because_the_role_is_over() {
+    let io = &mut reactor();
+    let (keys, users) = connections(io, 100);
+    for key in &keys {
+        io.abort(*key);
+    }
+    let still = &mut Still {
+        is_over: true,
+        ..Still::default()
+    };
+    let _ = io.turn(still, Flushed::Idle).expect("a turn");
+    assert_eq!(io.unclosed(), 0);
+    for user in &users {
+        let error = (&*user).read(&mut [0]).expect_err("no orderly end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_wanted_is_not_waited_for() {
+    let io = &mut reactor();
+    let (keys, _users) = connections(io, 200);
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of the system's choice");
+    let address = listener.local_addr().expect("it has one");
+    // There is room for those and the listener, and no other.
+    let (limit, open) = (io.len(), io.len());
+    io.room.reserve(0, Descriptors { limit, open });
+    for key in &keys {
+        io.close(*key);
+    }
+    let _ = io
+        .turn(&mut Still::default(), Flushed::Idle)
+        .expect("a turn");
+    for _ in &keys {
+        io.connect(Address::Inet(address), Purpose::Target, Entry::Stream)
+            .expect("a descriptor");
+    }
+    assert_eq!(io.unclosed(), 0);
+    io.check_invariants();
+    let error = io.connect(Address::Inet(address), Purpose::Target, Entry::Stream);
+    assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EMFILE));
 }
 
 #[test]
