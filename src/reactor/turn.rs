@@ -249,5 +249,5 @@ const SKIPPED_MIN: Duration = Duration::from_secs(5);
 /// Deadlines answered in a turn: those behind them have passed, so that the next turn does not sleep.
 const DEADLINES_MAX: usize = 512;
 
-/// Reads of what nobody wants, of all connections together: 1 MiB.
-pub(super) const DISCARDS_MAX: usize = 64;
+/// Reads of what nobody wants, of all connections together: 256 KiB.
+pub(super) const DISCARDS_MAX: usize = 16;
