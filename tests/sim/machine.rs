@@ -28,6 +28,30 @@ pub struct Machine<R: Role<SimNet>> {
     hurried: u32,
 }
 
+/// What a burst has left for later turns.
+struct Rest {
+    entries: usize,
+    unclosed: usize,
+    timers_placed: u64,
+}
+
+impl Rest {
+    fn of<O: Copy>(io: &Reactor<SimNet, O>) -> Rest {
+        Rest {
+            entries: io.len(),
+            unclosed: io.unclosed(),
+            timers_placed: io.timers_placed(),
+        }
+    }
+
+    /// Something ended, was closed, or has another deadline.
+    fn has_moved(&self, after: &Rest) -> bool {
+        after.entries < self.entries
+            || after.unclosed < self.unclosed
+            || after.timers_placed > self.timers_placed
+    }
+}
+
 /// A role that is not flushed by a poll that would have slept.
 struct Awake<'a, R> {
     role: &'a mut R,
@@ -51,7 +75,7 @@ impl<R: Role<SimNet>> Machine<R> {
 
     pub fn turn(&mut self, world: &RefCell<World>) {
         let moved = world.borrow().hosts[self.host].moved;
-        let before = (self.io.unclosed(), self.io.timers_placed());
+        let before = Rest::of(&self.io);
         let mut role = Awake {
             role: &mut self.role,
             world,
@@ -68,9 +92,7 @@ impl<R: Role<SimNet>> Machine<R> {
             return;
         }
         self.turns += 1;
-        // Of a burst each turn closes a share, and answers so many deadlines.
-        let (unclosed, placed) = (self.io.unclosed(), self.io.timers_placed());
-        let is_at_work = unclosed < before.0 || placed > before.1;
+        let is_at_work = before.has_moved(&Rest::of(&self.io));
         self.hurried = if host.hurried && host.moved == moved && !is_at_work {
             self.hurried + 1
         } else {
