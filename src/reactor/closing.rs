@@ -11,6 +11,7 @@ use slab::Slab;
 use super::{
     Reactor,
     net::Net,
+    room::Room,
     socket::{Kind, Life, Socket},
 };
 use crate::key::Key;
@@ -71,6 +72,19 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// Closes one of those at once, because a descriptor is wanted; whether there was one, and that would help.
     pub(super) fn gives_way(&mut self, error: &io::Error) -> bool {
         matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.close_next()
+    }
+
+    /// Tries what takes a descriptor, as long as one can be had for it.
+    pub(super) fn with_descriptor<T>(
+        &mut self,
+        mut attempt: impl FnMut(&Room, &mut N) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt(&self.room, &mut self.net) {
+                Err(error) if self.gives_way(&error) => {}
+                done => return done,
+            }
+        }
     }
 
     /// Vacates the slots of closed sockets, and closes their descriptors, or as many as this turn may.

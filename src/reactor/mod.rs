@@ -234,13 +234,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// The address is in use, not ours, or not permitted; or descriptors have run out.
     pub fn listen(&mut self, address: SocketAddr, owner: O) -> io::Result<(Key, SocketAddr)> {
         let key = self.vacant();
-        let listener = loop {
-            let admitted = self.room.admit_listener();
-            match admitted.and_then(|()| self.net.listen(address, key)) {
-                Err(error) if self.gives_way(&error) => {}
-                listening => break listening?,
-            }
-        };
+        let listener = self.with_descriptor(|room, net| {
+            room.admit_listener()?;
+            net.listen(address, key)
+        })?;
         let bound = self.net.local_address(&listener)?;
         self.occupy(key, Kind::Listener(listener), owner);
         Ok((key, bound))
@@ -291,13 +288,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// # Errors
     /// It failed at once, or descriptors, or room, have run out.
     pub fn connect(&mut self, address: Address<'_>, purpose: Purpose, owner: O) -> io::Result<Key> {
-        let mut stream = loop {
-            let admitted = self.room.admit(purpose);
-            match admitted.and_then(|()| self.net.connect(address, purpose)) {
-                Err(error) if self.gives_way(&error) => {}
-                attempt => break attempt?,
-            }
-        };
+        let mut stream = self.with_descriptor(|room, net| {
+            room.admit(purpose)?;
+            net.connect(address, purpose)
+        })?;
         let key = self.vacant();
         self.net.register(&mut stream, key)?;
         self.occupy(key, Kind::Stream(stream), owner);
@@ -431,10 +425,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Calls the owner in the next turn, event or not.
     pub fn again(&mut self, key: Key) {
-        if let Some(socket) = self.sockets.get_mut(key.index as usize)
-            && socket.serial == key.serial
-            && !std::mem::replace(&mut socket.again, true)
-        {
+        if self.is_new_work(key) {
             self.again.push_back(key);
         }
     }
@@ -442,13 +433,18 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     /// Those whose turn did not come stand first in the next.
     fn put_off(&mut self) {
         for key in std::mem::take(&mut self.deferred).into_iter().rev() {
-            if let Some(socket) = self.sockets.get_mut(key.index as usize)
-                && socket.serial == key.serial
-                && !std::mem::replace(&mut socket.again, true)
-            {
+            if self.is_new_work(key) {
                 self.again.push_front(key);
             }
         }
+    }
+
+    /// Marks a socket as one that stands in the queue of work kept; whether it did not yet.
+    fn is_new_work(&mut self, key: Key) -> bool {
+        let socket = self.sockets.get_mut(key.index as usize);
+        socket.is_some_and(|socket| {
+            socket.serial == key.serial && !std::mem::replace(&mut socket.again, true)
+        })
     }
 
     /// Reads what was given back, then from the network.
