@@ -126,6 +126,10 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Reads what nobody wants, at most `until`.
     fn discard(&mut self, key: Key, until: Option<Instant>) {
+        let reads = DISCARD_READS_MAX.min(self.discards);
+        if reads == 0 {
+            return self.deferred.push(key);
+        }
         let now = self.now.instant;
         let Some(socket) = self.sockets.get_mut(key.index as usize) else {
             return;
@@ -135,10 +139,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         };
         let mut sink = [0; DISCARD];
         let mut until = until;
-        let reads = DISCARD_READS_MAX.min(self.discards);
-        if reads == 0 {
-            return self.deferred.push(key);
-        }
         for _ in 0..reads {
             self.discards -= 1;
             match (stream.read(&mut sink), &mut until) {
