@@ -557,11 +557,11 @@ fn link_error(error: Error) -> LinkError {
     }
 }
 
-/// How much is read from one link in a turn while others wait.
-pub const READ_PER_TURN_MAX: usize = 256 * 1024;
+/// How much is read from one link in a turn while others wait: with one system call, if it is there.
+pub const READ_PER_TURN_MAX: usize = SCRATCH;
 
-/// One whole batch with one system call.
-const SCRATCH: usize = 64 * 1024;
+/// One whole batch, and what goes with it, with one system call.
+const SCRATCH: usize = BATCH_MAX + WRITE_SLACK;
 
 /// What an idle link keeps for partial messages; it grows to a batch under load.
 const READ_BUFFER: usize = 1024;

@@ -13,11 +13,13 @@
 //! - [`frame`]: the wire format; [`control`]: its JSON payloads; [`ids`]: the names people see.
 //! - [`window`]: credit, and the budget of all undelivered bytes.
 //! - [`relay`]: one stream's two halves; [`mux`]: the streams of one link.
-//! - [`pace`]: how much may be under way on a link; [`rate`]: bytes per second of a proxy.
+//! - [`pace`]: how much may be under way on a link; [`drain`]: how fast its socket takes it; [`rate`]: bytes
+//!   per second of a proxy.
 //! - [`upgrade`], [`proof`]: how a link begins; [`link`]: the WebSocket and its liveness.
 //! - [`Tunnel`]: a link and its mux, as a role drives them.
 
 pub mod control;
+mod drain;
 pub mod frame;
 pub mod ids;
 pub mod link;
@@ -43,6 +45,7 @@ use crate::{
     http::Source,
     key::Key,
     tunnel::{
+        drain::Drain,
         frame::{BATCH_MAX, Batch, Message},
         link::{Link, LinkError, Scratch},
         mux::{Happened, LinkState, Mux},
@@ -201,10 +204,7 @@ pub struct Tunnel {
     /// Bytes sent in this turn.
     flushed: usize,
     sent: Sent,
-    /// Since when the socket takes less than it is given, and what it was given in that turn.
-    blocked: Option<(Instant, usize)>,
-    /// It took long for that when it last did.
-    slow: bool,
+    drain: Drain,
 }
 
 impl Tunnel {
@@ -218,8 +218,7 @@ impl Tunnel {
             filling: false,
             flushed: 0,
             sent: Sent::default(),
-            blocked: None,
-            slow: false,
+            drain: Drain::default(),
         }
     }
 
@@ -230,12 +229,12 @@ impl Tunnel {
 
     /// Whether all that was ever said is with the kernel.
     pub fn is_flushed(&self) -> bool {
-        self.blocked.is_none() && !self.filling && !self.mux.has_work()
+        !self.drain.is_blocked() && !self.filling && !self.mux.has_work()
     }
 
     /// Whether its socket takes no more for now: its next flush comes with the event that it does.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
+        self.drain.is_blocked()
     }
 
     /// What the link has come to. O(streams).
@@ -289,30 +288,23 @@ impl Tunnel {
             if !self.filling {
                 // Nothing is read for a link that cannot take it: bytes wait in the kernel instead.
                 if !self.link.flush(sockets, self.key)? {
-                    let flushed = std::mem::take(&mut self.flushed);
-                    self.blocked.get_or_insert((now.instant, flushed));
+                    self.flushed = 0;
+                    self.drain.block(now.instant);
                     return Ok(Flush::Blocked);
                 }
-                if let Some((since, given)) = self.blocked.take() {
-                    let took = now.instant.saturating_duration_since(since).as_micros();
-                    self.slow = took * FAST_RATE > given as u128;
-                }
-                if self.flushed >= WRITE_PER_TURN_MAX {
+                self.drain.open(now.instant);
+                if self.flushed >= WRITE_PER_TURN_MAX && self.mux.has_work() {
                     self.flushed = 0;
-                    return Ok(if self.mux.has_work() {
-                        Flush::More
-                    } else {
-                        Flush::Idle
-                    });
+                    return Ok(Flush::More);
                 }
-                batch.begin(if self.slow && self.flushed == 0 {
+                batch.begin(if self.drain.is_slow() && self.flushed == 0 {
                     BATCH_FIRST
                 } else {
                     BATCH_MAX
                 });
                 self.filling = true;
             }
-            let quantum = match (self.link.is_open(), self.slow) {
+            let quantum = match (self.link.is_open(), self.drain.is_slow()) {
                 (false, _) => 0,
                 (true, true) => self.flushed.clamp(QUANTUM_MIN, BATCH_MAX),
                 (true, false) => BATCH_MAX,
@@ -324,9 +316,11 @@ impl Tunnel {
             self.filling = false;
             if batch.is_empty() {
                 self.flushed = 0;
+                self.drain.pause();
                 return Ok(Flush::Idle);
             }
             self.flushed += batch.len();
+            self.drain.given(batch.len());
             self.sent.messages += 1;
             self.sent.frames += u64::from(batch.frames());
             self.sent.bytes += batch.len() as u64;
@@ -334,10 +328,6 @@ impl Tunnel {
         }
     }
 }
-
-/// Bytes per microsecond (256 Mbit/s) that a link takes, or it is a slow one: a whole batch is 2 ms then, for
-/// which a keystroke may have to wait.
-const FAST_RATE: u128 = 32;
 
 /// The first batch of a turn on a slow link is one quantum, so that a keystroke never waits behind more
 /// than this in our hands; later ones are longer, because a completed flush shows that it takes more.
@@ -351,5 +341,7 @@ const QUANTUM_MIN: usize = 16 * 1024;
 /// A tenth of the time for which a reader must have stood still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How much one link may send in a turn while other links wait.
-const WRITE_PER_TURN_MAX: usize = 256 * 1024;
+/// How much one link may send in a turn while others wait, its own streams among them: what has come for one
+/// of them meanwhile is looked at before more of the others. A whole batch; with four of them a keystroke
+/// beside bulk takes twice as long.
+const WRITE_PER_TURN_MAX: usize = BATCH_MAX;

@@ -104,7 +104,7 @@ impl Pace {
 }
 
 /// What a byte may wait behind others, besides the way itself, or a quarter of that.
-const QUEUE_MAX: Duration = Duration::from_millis(2);
+const QUEUE_MAX: Duration = Duration::from_millis(1);
 
 /// For so long a shortest round trip is believed, and for as long again.
 const PERIOD: Duration = Duration::from_secs(10);
