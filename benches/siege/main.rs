@@ -1,5 +1,6 @@
 //! siding under attack: honest users and ssh sessions, whose every byte is compared, beside one attack
-//! after the other, as one table.
+//! after the other, as one table. Each attack is compared with a calm right before it: a machine is not in the
+//! same mood for minutes.
 //!
 //! The released binary runs as server (the link and one listener over TLS, a token for each client) and
 //! client. Honest users and the origin are threads of this program, ssh sessions are OpenSSH's, and each attack is
@@ -78,16 +79,13 @@ fn run(options: &Options, is_bench: bool) -> ExitCode {
     let users = Users::start(&stage);
     let sessions = Sessions::start(&stage);
     let mut table = Table::default();
-    let calm = |name| (name, None);
     let attacks = options.attacks.iter();
-    let attacks = attacks.map(|&attack| (attack.name, Some(attack)));
-    let phases = [calm("before")]
-        .into_iter()
-        .chain(attacks)
-        .chain([calm("after")]);
-    for (name, attack) in phases {
-        eprintln!("{name}");
-        table.add(phase(name, attack, options, &stage, &users, &sessions));
+    let phases = attacks.flat_map(|&attack| [None, Some(attack)]);
+    for attack in phases.chain([None]) {
+        if let Some(attack) = attack {
+            eprintln!("{}", attack.name);
+        }
+        table.add(phase(attack, options, &stage, &users, &sessions));
     }
     let failures = [users.stop(), sessions.stop()].concat();
     if is_bench {
@@ -111,7 +109,6 @@ fn run(options: &Options, is_bench: bool) -> ExitCode {
 
 /// A span of honest load, with an attack or without, up to the moment when the attack has gone.
 fn phase(
-    name: &'static str,
     attack: Option<&'static Attack>,
     options: &Options,
     stage: &Stage,
@@ -134,14 +131,16 @@ fn phase(
         }
     }
     let mut outcome = attacker.map_or_else(Outcome::default, Attacker::end);
-    // What it leaves behind is part of it.
-    pass(AFTERMATH);
+    if attack.is_some() {
+        // What it leaves behind is part of it.
+        pass(AFTERMATH);
+    }
     if let Some(victim) = victim {
         outcome.faults.extend(victim.end());
     }
     let took = start.elapsed();
     Row {
-        name,
+        attack: attack.map(|attack| attack.name),
         took,
         users: users.end(),
         lines: sessions.end(),

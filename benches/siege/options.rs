@@ -8,7 +8,7 @@ use crate::attacks::{ALL, Attack};
 const USAGE: &str = "cargo bench --bench siege -- [--seconds N] [--only NAME]... [--limits N] [--list]
 
   --seconds  how long each phase is (10)
-  --only     this attack, or all whose names begin so; calm before and after are always there
+  --only     this attack, or all whose names begin so; there is a calm before each, and one in the end
   --limits   how many connections a second the server takes from one address, and four times as many at
              a time: honest ones have one each, all attackers one together (0: any number)
   --list     the names of attacks";

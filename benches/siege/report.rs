@@ -1,13 +1,13 @@
 //! The table: a line for each phase.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use crate::{attacker::Outcome, ranks::rank, sessions::Lines, sides::Cost, users::Served};
 
 /// A phase.
 pub struct Row {
-    /// Of the attack.
-    pub name: &'static str,
+    /// The attack; none, where it is calm.
+    pub attack: Option<&'static str>,
     /// How long it was, the going of the attack included.
     pub took: Duration,
     /// What became of the users.
@@ -20,7 +20,13 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
-/// All phases.
+impl Row {
+    fn name(&self) -> &'static str {
+        self.attack.unwrap_or("calm")
+    }
+}
+
+/// All phases: a calm before each attack, and one in the end.
 #[derive(Default)]
 pub struct Table(Vec<Row>);
 
@@ -41,7 +47,7 @@ impl Table {
     pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
         self.0.iter().flat_map(|row| {
             let faults = row.outcome.faults.iter();
-            faults.map(|fault| format!("{}: {fault}", row.name))
+            faults.map(|fault| format!("{}: {fault}", row.name()))
         })
     }
 
@@ -52,24 +58,31 @@ impl Table {
              descriptors.\n"
         );
         println!(
-            "| phase | requests/s | failed | p50 | p99 | to before | ssh | lines/s | p99 | failed \
+            "| phase | requests/s | failed | p50 | p99 | calm p99 | to it | ssh | lines/s | p99 | failed \
              | server | CPU | fds | client | CPU | fds | the attack |"
         );
-        println!("|---|{}---|", "--:|".repeat(15));
-        let before = self.0.first().map(|row| rank(&row.users.took, 990));
-        for row in &self.0 {
+        println!("|---|{}---|", "--:|".repeat(16));
+        let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else {
+            return;
+        };
+        // Each is compared with the calm before it, and that in the end with the first.
+        let attacks = self.0.windows(2).map(|two| (&two[0], &two[1]));
+        let attacks = attacks.filter(|(_, row)| row.attack.is_some());
+        let calm = |row| iter::once((first, row));
+        for (calm, row) in calm(first).chain(attacks).chain(calm(last)) {
             let seconds = row.took.as_secs_f64();
-            let p99 = rank(&row.users.took, 990);
+            let [calm, p99] = [calm, row].map(|row| rank(&row.users.took, 990));
             let [server, client] = row.cost;
             println!(
-                "| {} | {:.0} | {} | {:.1} | {:.1} | {:.1}× | {} | {:.0} | {:.1} | {} \
+                "| {} | {:.0} | {} | {:.1} | {:.1} | {:.1} | {:.1}× | {} | {:.0} | {:.1} | {} \
                  | {} | {} | {} |",
-                row.name,
+                row.name(),
                 row.users.took.len() as f64 / seconds,
                 row.users.failed,
                 rank(&row.users.took, 500),
                 p99,
-                before.map_or(1.0, |before| p99 / before),
+                calm,
+                p99 / calm,
                 row.lines.alive,
                 row.lines.took.len() as f64 / seconds,
                 rank(&row.lines.took, 990),
