@@ -18,6 +18,9 @@ const TOKEN: &str = "the token of honest clients";
 /// What those who attack as clients prove, each with an id of its own.
 const THEIR_TOKEN: &str = "a token of hostile clients";
 
+/// What the users of a proxy to a stranger's target may be sent in a second where there are limits.
+const RATE: &str = "100MiB";
+
 /// How many hostile clients may come in.
 pub const HOSTILE_CLIENTS: usize = 8;
 
@@ -75,8 +78,8 @@ impl Ground {
 }
 
 impl Stage {
-    /// Starts everything; the server takes so many connections in a second from one address, and four times
-    /// as many at a time, or (0) any number.
+    /// Starts everything; the server takes so many connections in a second from one address, four times as
+    /// many at a time, and [`RATE`] of what strangers lead to, or (0) any number and as much as comes.
     pub fn set(rate: u32) -> Stage {
         let authority = Authority::new();
         let origin = echoing_bodies();
@@ -93,11 +96,15 @@ impl Stage {
             format!(r#"{{ "id": "{id}", "token_file": "{token}", "ports": "{port}" }}"#)
         });
         let clients: Vec<String> = clients.collect();
+        let detour = match rate {
+            0 => String::new(),
+            _ => format!(r#", "rate": "{RATE}""#),
+        };
         let proxies = [
             ("http", origin.address(), ""),
             ("https", origin.address(), r#", "tls": true"#),
             ("raw", raw_target, ""),
-            ("detour", target, ""),
+            ("detour", target, detour.as_str()),
             ("ssh", session_target, ""),
         ];
         let listeners = proxies.map(|_| here(free_port()));

@@ -10,7 +10,8 @@ const USAGE: &str = "cargo bench --bench siege -- [--seconds N] [--only NAME]...
   --seconds  how long each phase is (10)
   --only     this attack, or all whose names begin so; there is a calm before each, and one in the end
   --limits   how many connections a second the server takes from one address, and four times as many at
-             a time: honest ones have one each, all attackers one together (0: any number)
+             a time: honest ones have one each, all attackers one together; a proxy to a hostile target
+             has a rate, too (0: any number, and no rate)
   --list     the names of attacks";
 
 /// What is to be run.

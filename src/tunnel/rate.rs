@@ -152,7 +152,9 @@ impl Bucket {
     }
 
     fn opens_at(&self) -> Instant {
-        let portion = (self.per_second / PORTION_PART).clamp(PORTION_MIN, self.burst() / 2);
+        let short = (self.per_second / TICKS).max(PORTION_MAX);
+        let portion = (self.per_second / PORTION_PART).min(short);
+        let portion = portion.clamp(PORTION_MIN, self.burst() / 2);
         let spare = self.time(self.burst() - portion);
         self.full_at.checked_sub(spare).unwrap_or(self.full_at)
     }
@@ -163,9 +165,12 @@ const BURST_PART: u64 = 10;
 const BURST_MIN: u64 = 64 * 1024;
 
 /// What streams that wait are woken for, of a second's worth: 25 ms, so that a rate is looked at 40 times a
-/// second at most; of a slow one a packet's worth.
+/// second; of a slow one a packet's worth. Of a fast one it would be a burst behind which all others wait: two
+/// batches, or what comes from one tick of the clock to the next.
 const PORTION_PART: u64 = 40;
 const PORTION_MIN: u64 = 1460;
+const PORTION_MAX: u64 = 128 * 1024;
+const TICKS: u64 = 1000;
 
 /// Fewer are not worth a frame; and more than the room that any framing needs.
 const ALLOWED_MIN: usize = 1024;
@@ -174,28 +179,32 @@ const ALLOWED_MIN: usize = 1024;
 mod tests {
     use super::*;
 
-    /// Bytes that go within `span` if as many as may are taken whenever it opens.
-    fn carried(per_second: usize, way: Way, span: Duration) -> (usize, usize) {
+    /// Bytes that go within `span` if as many as may are taken whenever it opens; how often that is, and the most
+    /// that go at a time then.
+    fn carried(per_second: usize, way: Way, span: Duration) -> (usize, usize, usize) {
         let start = Instant::now();
         let mut rates = Rates::default();
         let rate = rates.open(per_second, start);
-        let (mut now, mut bytes, mut looks) = (start, 0, 0);
+        let (mut now, mut bytes, mut looks, mut most) = (start, 0, 0, 0);
         while now < start + span {
             let allowed = rates.allowed(rate, way, now);
             rates.take(rate, way, allowed, now);
             bytes += allowed;
-            looks += 1;
+            if now > start {
+                looks += 1;
+                most = most.max(allowed);
+            }
             let at = rates.opens_at(rate, way).expect("it is there");
             assert!(at > now, "it waits once nothing is left");
             now = at;
         }
-        (bytes, looks)
+        (bytes, looks, most)
     }
 
     #[test]
-    fn a_rate_is_kept_in_few_looks_whatever_it_is() {
+    fn a_rate_is_kept_in_few_looks_and_short_bursts_whatever_it_is() {
         for per_second in [1 << 10, 64 << 10, 1 << 20, 10 << 20, 1 << 30, 1 << 40] {
-            let (bytes, looks) = carried(per_second, Way::Up, Duration::from_secs(100));
+            let (bytes, looks, at_once) = carried(per_second, Way::Up, Duration::from_secs(100));
             let burst = (per_second / 10).max(64 << 10);
             let most = per_second * 100 + burst;
             let least = per_second * 99;
@@ -203,7 +212,10 @@ mod tests {
                 (least..=most).contains(&bytes),
                 "{bytes} of {per_second}/s in 100 s"
             );
-            assert!(looks <= 4_100, "{looks} looks");
+            let looks_max = (per_second / (128 << 10)).clamp(40, 1000) * 100;
+            assert!(looks <= looks_max + 100, "{looks} looks at {per_second}/s");
+            let at_once_max = (per_second / 1000).max(128 << 10);
+            assert!(at_once <= at_once_max + 1, "{at_once} of {per_second}/s");
         }
     }
 
