@@ -12,6 +12,8 @@ pub mod access;
 pub mod file;
 pub mod files;
 pub mod grant;
+pub mod host;
+pub mod host_policy;
 pub mod id;
 #[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
 pub mod identity;
@@ -44,16 +46,18 @@ pub use self::{
     access::Networks,
     files::{Files, Source},
     grant::{ClientGrant, Grant, Proof, Terms},
+    host::Host,
+    host_policy::HostPolicy,
     id::ClientId,
     identity::Identity,
     limits::{ClientLimits, ClientTimeouts, PoolLimits, PoolMode, ServerLimits, ServerTimeouts},
     logging::{LogFormat, Logging},
     memory::MemoryMax,
-    options::{HostPolicy, ProxyOptions},
+    options::ProxyOptions,
     roots::Roots,
     routes::Routes,
     rule::{Allow, Rule},
-    spec::{Host, Kind, Spec},
+    spec::{Kind, Spec},
     target::{SocketPath, Target},
     token::Token,
     upgrade::{HostField, UpgradeFields},

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{
-    spec::Host,
+    host::Host,
     special::{Network, unwrap_address},
     value,
 };

@@ -16,7 +16,7 @@ use serde::{
 };
 
 use super::{
-    spec::Host,
+    host::Host,
     value::{Invalid, impl_text},
 };
 

@@ -11,7 +11,8 @@
 use std::{fmt, net::IpAddr, ops::RangeInclusive, rc::Rc, str::FromStr};
 
 use super::{
-    spec::{Host, Spec, split_outside_brackets},
+    host::{Host, split_outside_brackets},
+    spec::Spec,
     special::{self, Class, Network},
     target::{SocketPath, Target, path_in},
     value::{Invalid, PortRange, impl_text},

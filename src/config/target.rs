@@ -6,7 +6,7 @@
 use std::{fmt, rc::Rc, str::FromStr};
 
 use super::{
-    spec::{Host, split_outside_brackets},
+    host::{Host, split_outside_brackets},
     value::{self, Invalid},
 };
 

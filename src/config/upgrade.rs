@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::{
-    spec::{Host, split_outside_brackets},
+    host::{Host, split_outside_brackets},
     value::{self, Invalid, impl_text},
 };
 

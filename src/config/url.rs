@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    spec::{Host, split_outside_brackets},
+    host::{Host, split_outside_brackets},
     target::Target,
     value::{self, Invalid, impl_text},
 };

@@ -6,8 +6,8 @@
 use std::{ffi::OsString, fmt, rc::Rc, str::FromStr};
 
 use super::{
+    host::{Host, split_outside_brackets},
     no_proxy::NoProxy,
-    spec::{Host, split_outside_brackets},
     target::Target,
     url::ServerUrl,
     value::{self, Invalid, impl_text},

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Origin, Proxies, Proxy, wish};
+use super::{Origin, Proxies, Proxy, exposed::wish};
 use crate::{
     clock::Now,
     config::{ClientId, Invalid, Spec},
