@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Serialize, Serializer};
-
 use super::{
     host::{Host, split_outside_brackets},
     value::{self, Invalid, impl_text},
@@ -51,15 +49,10 @@ impl fmt::Display for HostPolicy {
     }
 }
 
-impl Serialize for HostPolicy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 impl_text!(
     HostPolicy,
-    "a string: \"user\", \"target\" or a name, such as \"api.example.com\""
+    "a string: \"user\", \"target\" or a name, such as \"api.example.com\"",
+    Serialize
 );
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 use std::{fmt, rc::Rc, str::FromStr};
 
-use serde::{Serialize, Serializer};
-
 use super::value::{Invalid, impl_text};
 
 /// What a client is called: 1 to [`ClientId::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`. Case counts.
@@ -54,15 +52,10 @@ impl fmt::Debug for ClientId {
     }
 }
 
-impl Serialize for ClientId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
 impl_text!(
     ClientId,
-    "a client id: 1 to 64 letters, digits, '.', '_' or '-'"
+    "a client id: 1 to 64 letters, digits, '.', '_' or '-'",
+    Serialize
 );
 
 #[cfg(test)]

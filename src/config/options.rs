@@ -8,7 +8,7 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -295,13 +295,7 @@ impl fmt::Display for Version {
     }
 }
 
-impl Serialize for Version {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl_text!(Version, "a string: \"v1\" or \"v2\"");
+impl_text!(Version, "a string: \"v1\" or \"v2\"", Serialize);
 
 #[cfg(test)]
 mod tests {

@@ -17,8 +17,6 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Serialize, Serializer};
-
 use super::{
     host::{Bracketed, split_outside_brackets},
     target::{Target, path_in},
@@ -125,13 +123,11 @@ impl fmt::Display for Spec {
     }
 }
 
-impl Serialize for Spec {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl_text!(Spec, "a SPEC, such as \"tcp:10033:127.0.0.1:2222\"");
+impl_text!(
+    Spec,
+    "a SPEC, such as \"tcp:10033:127.0.0.1:2222\"",
+    Serialize
+);
 
 /// What the users of a proxy speak, and so how their bytes are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -49,8 +49,17 @@ pub trait Text: FromStr<Err = Invalid> {
     const FORM: &'static str;
 }
 
-/// Makes a [`FromStr`] type a [`Text`] that JSON holds as a string.
+/// Makes a [`FromStr`] type a [`Text`] that JSON holds as a string; with `Serialize`, it is written as it prints.
 macro_rules! impl_text {
+    ($type:ty, $form:expr, Serialize) => {
+        $crate::config::value::impl_text!($type, $form);
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
     ($type:ty, $form:expr) => {
         impl $crate::config::value::Text for $type {
             const FORM: &'static str = $form;

@@ -10,8 +10,8 @@ pub(super) struct Drain {
     /// Bytes since it last took no more, or there was nothing to give: of several turns, where it has room for
     /// more than is given in one.
     given: usize,
-    /// Since when it takes no more, and what it was given until then.
-    blocked: Option<(Instant, usize)>,
+    /// Since when it takes no more.
+    blocked: Option<Instant>,
     /// It took long for that when it last did.
     slow: bool,
 }
@@ -29,13 +29,13 @@ impl Drain {
 
     /// It takes no more.
     pub fn block(&mut self, now: Instant) {
-        let given = std::mem::take(&mut self.given);
-        self.blocked.get_or_insert((now, given));
+        self.blocked.get_or_insert(now);
     }
 
     /// It takes more.
     pub fn open(&mut self, now: Instant) {
-        if let Some((since, given)) = self.blocked.take() {
+        if let Some(since) = self.blocked.take() {
+            let given = std::mem::take(&mut self.given);
             let took = now.saturating_duration_since(since).as_micros();
             self.slow = took * FAST_RATE > given as u128;
         }

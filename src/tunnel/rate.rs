@@ -153,8 +153,9 @@ impl Bucket {
 
     fn opens_at(&self) -> Instant {
         let short = (self.per_second / TICKS).max(PORTION_MAX);
-        let portion = (self.per_second / PORTION_PART).min(short);
-        let portion = portion.clamp(PORTION_MIN, self.burst() / 2);
+        let portion = (self.per_second / PORTION_PART)
+            .min(short)
+            .clamp(PORTION_MIN, self.burst() / 2);
         let spare = self.time(self.burst() - portion);
         self.full_at.checked_sub(spare).unwrap_or(self.full_at)
     }
