@@ -598,7 +598,10 @@ fn of_too_many_connections_the_quietest_gives_way() {
     assert_eq!(health(&mut visitors[2]), 200);
     let many: Vec<TcpStream> = (0..100).map(|_| connect(admin)).collect();
     assert_eq!(health(&mut HttpUser::connect(admin)), 200);
-    assert!(server.descriptors() <= before + 16);
+    // Of a burst each turn closes a share.
+    eventually("no more than sixteen are kept", || {
+        (server.descriptors() <= before + 16).then_some(())
+    });
     drop(many);
 }
 
