@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io::{self, Read},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Barrier, Mutex, mpsc},
     time::Duration,
 };
@@ -366,9 +366,7 @@ fn an_origin_that_restarts_with_a_hundred_parked_connections_fails_nobody() {
         // The client learns of their ends and of the requests at the same time.
         tunnel.client.signal("STOP");
         origin.stop(with_reset);
-        // Somebody's connection may have got its port for a moment.
-        let listener = eventually("the address is free", || TcpListener::bind(address).ok());
-        origin = Restarted::on(listener, PARKED);
+        origin = Restarted::on(free_again(address), PARKED);
         let mut users = send_together(&tunnel, PARKED, "/");
         wait_until_all_read(users.iter_mut().map(|user| user.stream().get_ref()));
         tunnel.client.signal("CONT");
@@ -383,7 +381,7 @@ fn an_origin_that_restarts_with_a_hundred_parked_connections_fails_nobody() {
         );
         // For the next round a hundred fresh ones.
         origin.stop(with_reset);
-        origin = Restarted::on(TcpListener::bind(address).unwrap(), PARKED);
+        origin = Restarted::on(free_again(address), PARKED);
     }
 }
 
@@ -486,6 +484,11 @@ impl Content<'_> {
             Content::Length(body) | Content::Chunks(body) => body.as_bytes(),
         }
     }
+}
+
+/// A listener where there was one before: somebody's connection may have got its port for a moment.
+fn free_again(address: SocketAddr) -> TcpListener {
+    eventually("the address is free", || TcpListener::bind(address).ok())
 }
 
 /// An origin that can be stopped, and another put in its place.

@@ -113,8 +113,7 @@ impl Admin {
         owner: impl Fn(u32) -> O,
         now: Now,
     ) {
-        // Each that comes beyond the limit ends another: no more of them in a turn than there may be.
-        for _ in 0..VISITORS_MAX {
+        while io.takes_another(self.listener) {
             let visitor = self.visitors.vacant_key() as u32;
             let accepted = io.accept(self.listener, Purpose::Admin, owner(visitor));
             let Accepted::Connection(key, peer) = accepted else {
@@ -138,7 +137,6 @@ impl Admin {
                 }
             }
         }
-        io.again(self.listener);
     }
 
     /// A connection may be ready; what it asks the role, if it does.

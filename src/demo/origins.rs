@@ -112,14 +112,13 @@ impl Origins {
     }
 
     fn accept<N: Net>(&mut self, io: &mut Reactor<N, Owner>, listener: Key, service: Service) {
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
+        while io.takes_another(listener) {
             match io.accept(listener, Purpose::User, Owner::Listener(service)) {
                 Accepted::Connection(key, _) => self.accepted(io, key, service),
                 Accepted::Empty => return,
                 Accepted::Starved => return warn!("out of descriptors: accepting pauses"),
             }
         }
-        io.again(listener);
     }
 
     fn accepted<N: Net>(&mut self, io: &mut Reactor<N, Owner>, key: Key, service: Service) {
@@ -216,9 +215,6 @@ const SCRATCH: usize = 16 * 1024;
 
 /// Reads and writes of one connection in a turn while others wait: 256 KiB.
 const STEPS_PER_TURN_MAX: usize = 16;
-
-/// How many connections one listener may take in a turn while others wait.
-const ACCEPTS_PER_TURN_MAX: usize = 64;
 
 /// More than a person tries at once, and below a common limit of descriptors, of which each of these
 /// costs the process four: the user's, the client's, this one and a share of the rest.

@@ -18,6 +18,7 @@
 //! **Work cut short is kept.** What a role gives to [`Reactor::again`] is ready in the next turn
 //! without an event, and the poll does not sleep on it.
 
+mod accepting;
 mod changes;
 mod closing;
 pub mod mio_net;
@@ -38,26 +39,28 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use log::{debug, trace};
+use log::trace;
 use slab::Slab;
 
-use self::{
-    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose, is_out_of_descriptors},
-    resolver::{Lookup, Names},
-    room::Room,
-    socket::{Kind, Life, Socket},
-    tls::Tls,
-    wheel::TimerWheel,
-};
 pub use self::{
+    accepting::Accepted,
     outlook::Outlook,
     parting::LINGER_MAX,
     socket::{Deadline, Idle},
     tls::Session,
     turn::{Flushed, Role},
+};
+use self::{
+    accepting::Share,
+    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose},
+    resolver::{Lookup, Names},
+    room::Room,
+    socket::{Kind, Life, Socket},
+    tls::Tls,
+    wheel::TimerWheel,
 };
 use crate::{clock::Now, histogram::Histogram, key::Key};
 
@@ -74,19 +77,6 @@ pub enum Resolving {
     Pending,
     /// Too many look-ups are under way.
     Busy,
-}
-
-/// What [`Reactor::accept`] came to.
-#[derive(Debug)]
-#[must_use]
-pub enum Accepted {
-    /// A connection, registered, and where it comes from.
-    Connection(Key, SocketAddr),
-    /// None waits.
-    Empty,
-    /// Descriptors, or room, have run out. The listener is ready again after a socket was closed, or
-    /// [`ACCEPT_PAUSE`].
-    Starved,
 }
 
 /// The event loop and all that it owns.
@@ -112,6 +102,8 @@ pub struct Reactor<N: Net, O> {
     /// How many reads of what nobody wants are left to this turn, and whose turn has not come.
     discards: usize,
     deferred: Vec<Key>,
+    /// How many connections a listener may take in this turn.
+    share: Share,
     /// Listeners that wait for a descriptor.
     starved: Vec<Key>,
     events: Vec<Event>,
@@ -142,6 +134,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             again: VecDeque::new(),
             discards: 0,
             deferred: Vec::new(),
+            share: Share::default(),
             starved: Vec::new(),
             events: Vec::new(),
             scratch: Vec::new(),
@@ -226,60 +219,6 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             .get(key.index as usize)
             .filter(|socket| socket.serial == key.serial)
             .map_or(0, |socket| socket.held())
-    }
-
-    /// Opens a listener.
-    ///
-    /// # Errors
-    /// The address is in use, not ours, or not permitted; or descriptors have run out.
-    pub fn listen(&mut self, address: SocketAddr, owner: O) -> io::Result<(Key, SocketAddr)> {
-        let key = self.vacant();
-        let listener = self.with_descriptor(|room, net| {
-            room.admit_listener()?;
-            net.listen(address, key)
-        })?;
-        let bound = self.net.local_address(&listener)?;
-        self.occupy(key, Kind::Listener(listener), owner);
-        Ok((key, bound))
-    }
-
-    /// Takes a connection that waits at a listener, and labels it.
-    pub fn accept(&mut self, listener: Key, purpose: Purpose, owner: O) -> Accepted {
-        loop {
-            let key = self.vacant();
-            let admitted = self.room.admit(purpose);
-            let Some(socket) = self.sockets.get_mut(listener.index as usize) else {
-                return Accepted::Empty;
-            };
-            let Kind::Listener(from) = &mut socket.kind else {
-                return Accepted::Empty;
-            };
-            match admitted.and_then(|()| self.net.accept(from)) {
-                Ok((mut stream, address)) => match self.net.register(&mut stream, key) {
-                    Ok(()) => {
-                        self.occupy(key, Kind::Stream(stream), owner);
-                        self.weigh(key, purpose);
-                        return Accepted::Connection(key, address);
-                    }
-                    Err(error) => debug!("connection from {address} not registered: {error}"),
-                },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket.readable = false;
-                    return Accepted::Empty;
-                }
-                Err(error) if self.gives_way(&error) => {}
-                Err(error) if is_out_of_descriptors(&error) => {
-                    if !self.starved.contains(&listener) {
-                        self.starved.push(listener);
-                    }
-                    let at = self.now.instant + ACCEPT_PAUSE;
-                    self.set_deadline(listener, Deadline::At(at));
-                    return Accepted::Starved;
-                }
-                // The connection died while it waited; the next one may be well.
-                Err(error) => debug!("accept: {error}"),
-            }
-        }
     }
 
     /// Starts to connect. The owner is told that the stream is ready once the attempt has ended;
@@ -617,6 +556,3 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.wheel.check_invariants();
     }
 }
-
-/// How long a listener waits for a descriptor before it tries again by itself.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

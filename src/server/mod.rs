@@ -320,7 +320,7 @@ impl Server {
     }
 
     fn accept_links<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
+        while io.takes_another(self.listener) {
             match self.links.handshakes.room(self.listener, now.instant) {
                 Room::Free => {}
                 Room::After(oldest) => self.handshake_gives_way(io, oldest),
@@ -338,7 +338,6 @@ impl Server {
                 }
             }
         }
-        io.again(self.listener);
     }
 
     fn accept_users<N: Net>(
@@ -363,7 +362,7 @@ impl Server {
         } else {
             Purpose::User
         };
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
+        while io.takes_another(listener) {
             if secure {
                 match self.securing.room(listener, now.instant) {
                     Room::Free => {}
@@ -379,7 +378,6 @@ impl Server {
                 Accepted::Starved => return self.pause_accepting(now),
             }
         }
-        io.again(listener);
     }
 
     /// So many handshakes are under way that one more has to wait.
@@ -610,10 +608,6 @@ impl<N: Net> Role<N> for Server {
         self.stage == Stage::Over
     }
 }
-
-/// How many connections one listener may take in a turn, while everybody else waits: as many as are closed in
-/// one, too.
-const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// Whether a state of want is to be said again; if so, it is by now.
 fn is_news(said: &mut Option<Instant>, now: Now) -> bool {

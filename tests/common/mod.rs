@@ -17,6 +17,7 @@ mod haproxy;
 mod hosts;
 mod http;
 mod kernel;
+mod log;
 mod metrics;
 mod nginx;
 mod origin;
@@ -55,11 +56,12 @@ pub use self::{
         connections_to, free_port, raise_descriptor_limit, unread_by_far_end, wait_until_all_read,
         wait_until_closed_by, wait_until_read,
     },
+    log::Log,
     metrics::Metrics,
     nginx::Nginx,
     origin::{Origin, converse, digest_reply},
     pattern::{Pattern, Random, expect_pattern, send_pattern},
-    process::{Finished, Log, Process, run},
+    process::{Finished, Process, run},
     programs::{Sshd, curl, obey_no_proxy, wget},
     scratch::Scratch,
     tls::{Authority, TlsUser, Wire, tls_user},

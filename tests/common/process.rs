@@ -1,36 +1,20 @@
-//! Child processes: what they said, what they hold, how they end.
+//! Child processes: what they hold, how they end.
 
 use std::{
-    fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, eventually_within};
-
-/// Lines of a log that are shown when its test fails.
-const LINES_SHOWN: usize = 300;
+use super::{Log, PATIENCE, eventually_within};
 
 /// A running program whose output is read, line by line, as it comes. Killed on drop.
 pub struct Process {
     name: String,
     child: Child,
     log: Log,
-}
-
-/// The lines that a process has written so far, on standard output and standard error.
-#[derive(Clone, Default)]
-pub struct Log(Arc<(Mutex<Lines>, Condvar)>);
-
-#[derive(Default)]
-struct Lines {
-    lines: Vec<String>,
-    /// Outputs that may still bring lines.
-    open: usize,
 }
 
 /// How a program ended that was run to its end.
@@ -59,14 +43,10 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("starting {name}: {error}"));
-        let log = Log::default();
-        log.0.0.lock().expect("no holder panics").open = 2;
-        log.follow(child.stdout.take().expect("it is piped"));
-        log.follow(child.stderr.take().expect("it is piped"));
         Self {
             name: name.to_owned(),
+            log: Log::of(&mut child),
             child,
-            log,
         }
     }
 
@@ -196,111 +176,6 @@ impl Drop for Process {
             self.log.wait_for_end();
             eprintln!("{}", self.log.shown(&self.name));
         }
-    }
-}
-
-impl Log {
-    /// Waits for a line that contains `part`.
-    pub fn wait_for(&self, part: &str) -> String {
-        self.wait_for_since(0, part)
-    }
-
-    /// Waits for a line that contains `part` and is not among the first `mark` lines.
-    ///
-    /// # Panics
-    /// When it does not come, or the process ends without it.
-    pub fn wait_for_since(&self, mark: usize, part: &str) -> String {
-        self.wait_for_all_of(mark, &[part], PATIENCE)
-    }
-
-    /// Waits for a line that contains every one of `parts` and comes after the first `mark`.
-    pub fn wait_for_all_of(&self, mark: usize, parts: &[&str], limit: Duration) -> String {
-        self.wait_for_lines(1, mark, parts, limit)
-    }
-
-    /// Waits until `count` lines contain `part`: what a process did is known before its log is read.
-    pub fn wait_for_count(&self, count: usize, part: &str) {
-        self.wait_for_lines(count, 0, &[part], PATIENCE);
-    }
-
-    /// Waits for the line that is the `count`th of those that contain `parts` after the first `mark`.
-    fn wait_for_lines(&self, count: usize, mark: usize, parts: &[&str], limit: Duration) -> String {
-        let deadline = Instant::now() + limit;
-        let (lines, news) = &*self.0;
-        let mut lines = lines.lock().expect("no holder panics");
-        let failure = loop {
-            let fits = |line: &&String| parts.iter().all(|part| line.contains(part));
-            if let Some(line) = lines.lines.iter().skip(mark).filter(fits).nth(count - 1) {
-                return line.clone();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if lines.open == 0 {
-                break "the process has ended and never said";
-            }
-            if left.is_zero() {
-                break "not said in time";
-            }
-            lines = news.wait_timeout(lines, left).expect("no holder panics").0;
-        };
-        // Given back first: whoever shows the log of the failed test needs it.
-        drop(lines);
-        panic!("{failure}: {parts:?}");
-    }
-
-    /// How many lines there are: a place to wait from.
-    pub fn mark(&self) -> usize {
-        self.0.0.lock().expect("no holder panics").lines.len()
-    }
-
-    /// How many lines so far contain `part`.
-    pub fn count(&self, part: &str) -> usize {
-        self.lines()
-            .iter()
-            .filter(|line| line.contains(part))
-            .count()
-    }
-
-    /// All lines so far.
-    pub fn lines(&self) -> Vec<String> {
-        self.0.0.lock().expect("no holder panics").lines.clone()
-    }
-
-    /// All lines so far as one text.
-    pub fn text(&self) -> String {
-        self.lines().join("\n")
-    }
-
-    /// Waits until no further line can come.
-    pub fn wait_for_end(&self) {
-        let (lines, news) = &*self.0;
-        let lines = lines.lock().expect("no holder panics");
-        // A grandchild may hold the pipe open after the child has gone.
-        let limit = Duration::from_secs(2);
-        drop(news.wait_timeout_while(lines, limit, |lines| lines.open > 0));
-    }
-
-    fn follow(&self, output: impl Read + Send + 'static) {
-        let log = self.clone();
-        thread::spawn(move || {
-            let (lines, news) = &*log.0;
-            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines.lock().expect("no holder panics").lines.push(line);
-                news.notify_all();
-            }
-            lines.lock().expect("no holder panics").open -= 1;
-            news.notify_all();
-        });
-    }
-
-    fn shown(&self, name: &str) -> String {
-        let lines = self.lines();
-        let left_out = lines.len().saturating_sub(LINES_SHOWN);
-        let mut text = format!("--- log of {name} ({left_out} lines left out)\n");
-        for line in &lines[left_out..] {
-            writeln!(text, "{line}").expect("a String takes everything");
-        }
-        text
     }
 }
 
