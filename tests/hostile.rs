@@ -11,9 +11,9 @@ use std::{
 };
 
 use common::{
-    CLIENT, Origin, PATIENCE, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes, eventually,
-    pass, refusing, text_of_http_answer,
-    websocket::{NONCE, SUBPROTOCOL, frame, hello, kind, siding_frame},
+    CLIENT, Origin, PATIENCE, Pattern, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes,
+    eventually, pass, refusing, text_of_http_answer,
+    websocket::{NONCE, SUBPROTOCOL, frame, frames, hello, kind, siding_frame},
     with_deadlines,
 };
 
@@ -203,9 +203,7 @@ fn a_client_that_overspends_its_credit_loses_its_link() {
     let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
     // A user who never reads, so that no credit ever comes back.
     let _user = connect(server.proxy_address("tcp:0:127.0.0.1:22"));
-    let message = peer.wait_for_message();
-    assert_eq!(message[8], kind::PROXY_CONNECT, "{message:?}");
-    let stream = u64::from_be_bytes(message[..8].try_into().unwrap());
+    let stream = next_stream(&mut peer);
     peer.send_binary(&siding_frame(stream, kind::PROXY_CONNECTED, 0, b""))
         .unwrap();
     let data = frame(0x2, &siding_frame(stream, kind::PROXY_DATA, 0, &[0; 8_000]));
@@ -217,6 +215,105 @@ fn a_client_that_overspends_its_credit_loses_its_link() {
     assert!(sent < 100_000, "{sent} messages of 8,000 bytes were taken");
     let line = server.log().wait_for("link edge-2: down");
     assert!(line.contains("credit"), "{line}");
+}
+
+#[test]
+fn a_client_that_switches_protocols_unasked_loses_its_link() {
+    let spec = "http:0:127.0.0.1:80";
+    let server = Siding::start([
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--proxy",
+        &format!("edge-2={spec}"),
+        "--log",
+        "debug",
+    ]);
+    let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
+    let mut user = connect(server.proxy_address(spec));
+    // What follows on this connection may be for somebody else.
+    user.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    let stream = next_stream(&mut peer);
+    let says = |kind, payload| siding_frame(stream, kind, 0, payload);
+    let forged = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n";
+    let message = [
+        says(kind::PROXY_CONNECTED, b""),
+        says(kind::PROXY_UPGRADED, b""),
+        says(kind::PROXY_DATA, forged),
+    ];
+    peer.send_binary(&message.concat()).unwrap();
+    let Refusal::Closed(1002, reason) = peer.wait_for_refusal() else {
+        panic!("it is told that it broke the protocol");
+    };
+    assert!(reason.contains("proxy_upgraded"), "{reason}");
+    let mut answer = String::new();
+    user.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+#[test]
+fn a_stranger_that_pings_and_pings_is_shown_out() {
+    let tunnel = Tunnel::to("tcp", refusing());
+    let mut peer = WebSocketPeer::siding(tunnel.link());
+    peer.send_raw(&frame(0x9, b"").repeat(17)).unwrap();
+    let Refusal::Closed(1002, reason) = peer.wait_for_refusal() else {
+        panic!("it is told that it broke the protocol");
+    };
+    assert!(reason.contains("before it is known"), "{reason}");
+    still_takes_clients(tunnel.link());
+}
+
+#[test]
+fn a_flood_of_tiny_frames_is_taken_in_turns_and_loses_nothing() {
+    const BYTES: usize = 20_000;
+    let spec = "tcp:0:127.0.0.1:22";
+    let server = Siding::start([
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--proxy",
+        &format!("edge-2={spec}"),
+        "--log",
+        "debug",
+    ]);
+    let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
+    let mut user = connect(server.proxy_address(spec));
+    let stream = next_stream(&mut peer);
+    let says = |kind, payload: &[u8]| siding_frame(stream, kind, 0, payload);
+    peer.send_binary(&says(kind::PROXY_CONNECTED, b"")).unwrap();
+    // A byte each: many to a message, few to a message, and pings between them.
+    let bytes = Pattern::bytes(7, BYTES);
+    let mut flood = Vec::new();
+    for (number, some) in bytes.chunks(3_000).enumerate() {
+        let per_message = if number % 2 == 0 { 3_000 } else { 2 };
+        for some in some.chunks(per_message) {
+            let frames: Vec<u8> = some
+                .iter()
+                .flat_map(|byte| says(kind::PROXY_DATA, &[*byte]))
+                .collect();
+            flood.extend(frame(0x2, &frames));
+            flood.extend(frame(0x9, b""));
+        }
+    }
+    let asks = siding_frame(0, kind::PROXY_CLOSE, 0, br#"{"proxy_id":"a-1-1"}"#);
+    flood.extend(frame(0x2, &asks.repeat(1_000)));
+    let mut writer = peer.try_clone().unwrap();
+    let sending = std::thread::spawn(move || writer.send_raw(&flood));
+    let mut got = vec![0; BYTES];
+    user.read_exact(&mut got).unwrap();
+    assert_eq!(got, bytes);
+    sending.join().unwrap().unwrap();
+    // It is a client as before.
+    user.write_all(b"hello").unwrap();
+    let hello = eventually("what the user says comes", || {
+        let message = peer.wait_for_message();
+        let frames = frames(&message);
+        let data = |frame: &&(u64, u8, &[u8])| frame.1 == kind::PROXY_DATA;
+        let found = frames.iter().find(data)?;
+        Some(found.2.to_vec())
+    });
+    assert_eq!(hello, b"hello");
 }
 
 #[test]
@@ -325,6 +422,14 @@ fn a_client_outlives_servers_that_are_none() {
         report.recv_timeout(PATIENCE).expect("it tries again");
     }
     assert!(client.is_running());
+}
+
+/// The id of the stream that the server opens next.
+fn next_stream(peer: &mut WebSocketPeer) -> u64 {
+    let message = peer.wait_for_message();
+    let (stream, kind, _) = frames(&message)[0];
+    assert_eq!(kind, kind::PROXY_CONNECT, "{message:?}");
+    stream
 }
 
 /// Whoever never stops sending to one that has said goodbye is told by a reset, though it is never silent.

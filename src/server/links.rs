@@ -227,6 +227,8 @@ impl Server {
                 self.close_exposed(io, &client, &close.proxy_id);
                 Ok(())
             }
+            // Said again it changes nothing.
+            (Kind::Goaway, State::Up { draining: true, .. }) => Ok(()),
             (
                 Kind::Goaway,
                 State::Up {

@@ -187,25 +187,47 @@ impl fmt::Display for FrameError {
 pub struct Message {
     bytes: Bytes,
     read: usize,
+    /// How many more frames may be taken for now.
+    share: usize,
 }
 
 impl Message {
     /// Starts at the first frame.
     pub fn new(bytes: Bytes) -> Message {
-        Message { bytes, read: 0 }
+        Message {
+            bytes,
+            read: 0,
+            share: usize::MAX,
+        }
     }
 
-    /// The next frame; `None` at the end. Frames that a newer peer may send and we may skip are
-    /// skipped.
+    /// From now on so many frames may be taken, and no more.
+    pub fn set_share(&mut self, frames: usize) {
+        self.share = frames;
+    }
+
+    /// What is left of that.
+    pub fn share(&self) -> usize {
+        self.share
+    }
+
+    /// Whether all frames were taken.
+    pub fn is_over(&self) -> bool {
+        self.read == self.bytes.len()
+    }
+
+    /// The next frame; `None` at the end, or of its [share](Message::set_share). Frames that a newer peer may
+    /// send and we may skip are skipped.
     ///
     /// # Errors
     /// The bytes are no frame.
     pub fn frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         loop {
             let rest = &self.bytes[self.read..];
-            if rest.is_empty() {
+            if rest.is_empty() || self.share == 0 {
                 return Ok(None);
             }
+            self.share -= 1;
             let Some((header, after)) = rest.split_first_chunk::<HEADER_BYTES>() else {
                 return Err(FrameError::Truncated);
             };

@@ -38,6 +38,9 @@ pub struct Link {
     probe: BytesMut,
     /// Bytes read in this turn.
     read: usize,
+    /// How many frames it may still bring in this turn; before the peer is known, ever.
+    share: usize,
+    is_known: bool,
     /// The turn's share was used up: there may be more to read, and no event will say so.
     scheduled: bool,
     role: Role,
@@ -167,6 +170,8 @@ impl Link {
             pace: Pace::new(now.instant),
             probe: BytesMut::new(),
             read: 0,
+            share: STRANGER_FRAMES_MAX,
+            is_known: false,
             scheduled: false,
             role,
             partial,
@@ -180,6 +185,8 @@ impl Link {
     /// has begun with.
     pub fn welcomed(&mut self, now: Now) {
         self.round_trip = Some(self.age(now));
+        self.is_known = true;
+        self.share = FRAMES_PER_TURN_MAX;
         self.websocket.set_config(|config| {
             config.max_message_size = Some(BATCH_MAX);
             config.max_frame_size = Some(BATCH_MAX);
@@ -205,7 +212,17 @@ impl Link {
         let read_before = wire.read;
         let mut taken = 0;
         let outcome = loop {
-            match self.websocket.read(&mut wire) {
+            if self.share == 0 {
+                if !self.is_known {
+                    let text = "it says too much before it is known";
+                    break Err(LinkError::WebSocket(text.into()));
+                }
+                wire.give_back();
+                break Ok(None);
+            }
+            let read = self.websocket.read(&mut wire);
+            self.share -= usize::from(read.is_ok());
+            match read {
                 Ok(Message::Binary(bytes)) => {
                     self.grown |= bytes.len() > READ_BUFFER;
                     taken += wire_bytes(bytes.len(), self.role);
@@ -244,8 +261,21 @@ impl Link {
         if !matches!(outcome, Ok(Some(_))) {
             self.scheduled = wire.cut;
             self.read = 0;
+            if self.is_known {
+                self.share = FRAMES_PER_TURN_MAX;
+            }
         }
         outcome
+    }
+
+    /// How many frames may be taken from its messages in this turn.
+    pub fn share(&self) -> usize {
+        self.share
+    }
+
+    /// So many were taken, or what costs as much.
+    pub fn spend(&mut self, frames: usize) {
+        self.share = self.share.saturating_sub(frames);
     }
 
     /// Whether more may be there to read than this turn's share, so that no event will come for it.
@@ -423,6 +453,18 @@ impl<'a> Wire<'a> {
             cut: false,
         }
     }
+
+    /// Ends the turn's share before what was read is taken: it is there for the next one.
+    fn give_back(&mut self) {
+        if let Some(scratch) = self.scratch.as_deref_mut()
+            && scratch.of == Some(self.key)
+        {
+            let rest = &scratch.bytes[scratch.taken..scratch.filled];
+            self.sockets.unread(self.key, rest);
+            scratch.taken = scratch.filled;
+        }
+        self.cut = true;
+    }
 }
 
 impl Read for Wire<'_> {
@@ -559,6 +601,13 @@ fn link_error(error: Error) -> LinkError {
 
 /// How much is read from one link in a turn while others wait: with one system call, if it is there.
 pub const READ_PER_TURN_MAX: usize = SCRATCH;
+
+/// How many frames are taken from one link in a turn while others wait, a message and a ping counting as one,
+/// too: each may cost as much as a system call, and 64 KiB hold five thousand.
+pub const FRAMES_PER_TURN_MAX: usize = 256;
+
+/// What a peer has to say until it is known takes one message, or two; and some pings, where that takes long.
+const STRANGER_FRAMES_MAX: usize = 16;
 
 /// One whole batch, and what goes with it, with one system call.
 const SCRATCH: usize = BATCH_MAX + WRITE_SLACK;

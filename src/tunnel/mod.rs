@@ -243,8 +243,8 @@ impl Tunnel {
     }
 
     /// Handles what has arrived, up to the next event that the role must see; `None`: no more
-    /// has come. At most [`link::READ_PER_TURN_MAX`] bytes a turn; [`Link::is_scheduled`] says if that
-    /// was why.
+    /// has come. At most [`link::READ_PER_TURN_MAX`] bytes a turn, and [`link::FRAMES_PER_TURN_MAX`] frames;
+    /// [`Link::is_scheduled`] says if that was why.
     ///
     /// # Errors
     /// The link is over.
@@ -256,11 +256,19 @@ impl Tunnel {
     ) -> Result<Option<Happened>, LinkError> {
         loop {
             if let Some(message) = &mut self.message {
+                let share = self.link.share();
+                message.set_share(share);
                 let happened = self.mux.receive(message, sockets, &mut shared.budget, now);
+                self.link.spend(share - message.share());
                 if let Some(happened) = happened.map_err(LinkError::Violation)? {
+                    if matches!(happened, Happened::Control(..)) {
+                        self.link.spend(CONTROL_FRAMES);
+                    }
                     return Ok(Some(happened));
                 }
-                self.message = None;
+                if message.is_over() {
+                    self.message = None;
+                }
             }
             let received = self
                 .link
@@ -328,6 +336,9 @@ impl Tunnel {
         }
     }
 }
+
+/// What a frame of the link costs besides, in frames: its text is parsed, and it may open a listener.
+const CONTROL_FRAMES: usize = 7;
 
 /// The first batch of a turn on a slow link is one quantum, so that a keystroke never waits behind more
 /// than this in our hands; later ones are longer, because a completed flush shows that it takes more.

@@ -198,12 +198,14 @@ impl Mux {
             body,
         } = opening;
         let raw = connect.request.is_none();
+        let may_upgrade = connect.request.as_ref().is_some_and(|facts| facts.upgrade);
         let end = if raw { Flags::FIN } else { Flags::MESSAGE_END };
         let window = Window::new(self.window.initial, self.window.initial);
         let relay = Relay::new(Some((body, end)), EARLY_MAX.min(self.peer_window), window);
         let mut stream = Stream::new(UNANNOUNCED, relay, raw, now.instant);
         stream.key = Some(key);
         stream.owner = owner;
+        stream.may_upgrade = may_upgrade;
         stream.aside = Some(Box::new(Aside {
             connect: Some(connect),
             limited: None,

@@ -42,8 +42,12 @@ pub mod kind {
     pub const PROXY_CREDIT: u8 = 8;
     /// The stream is over.
     pub const PROXY_DISCONNECT: u8 = 9;
+    /// Both directions are raw from here on.
+    pub const PROXY_UPGRADED: u8 = 10;
     /// No later stream is taken.
     pub const GOAWAY: u8 = 11;
+    /// The client wants a listener no more.
+    pub const PROXY_CLOSE: u8 = 12;
 }
 
 /// A connection that was upgraded, over TCP or whatever else.

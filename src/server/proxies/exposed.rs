@@ -11,7 +11,10 @@ use crate::{
     config::{ClientId, Exposed, Invalid, Kind, ProxyOptions, Spec, routes::SHARING_MAX},
     reactor::{Reactor, net::Net},
     server::{Owner, Server},
-    tunnel::control::{ProxyOpen, ProxyOpened},
+    tunnel::{
+        control::{ProxyOpen, ProxyOpened},
+        ids::ProxyId,
+    },
 };
 
 impl Proxies {
@@ -194,10 +197,13 @@ impl Server {
         client: &ClientId,
         proxy_id: &str,
     ) {
+        let Ok(proxy_id) = proxy_id.parse::<ProxyId>() else {
+            return;
+        };
         let found = self.proxies.slab.iter().find(|(_, proxy)| {
-            proxy.client == *client
+            proxy.id == proxy_id
+                && proxy.client == *client
                 && matches!(proxy.origin, Origin::Exposed(_))
-                && proxy.id.to_string() == proxy_id
         });
         let Some(proxy) = found.map(|(index, _)| index as u32) else {
             return;

@@ -296,8 +296,10 @@ impl Mux {
 
     fn receive_upgraded(&mut self, handle: Handle) -> Result<(), Violation> {
         let stream = &mut self.streams[handle.index as usize];
-        // The client may say so once, after the request, instead of a final response.
-        if stream.raw || stream.answered || !stream.relay.is_sent() {
+        // The client may say so once, if the user asked for it, after the request, instead of a final
+        // response: whatever the user says on its connection goes to this client from then on.
+        let in_place = !stream.raw && !stream.answered && stream.relay.is_sent();
+        if !stream.may_upgrade || !in_place {
             return Err(Violation::Unexpected(Kind::ProxyUpgraded, stream.id));
         }
         stream.raw = true;

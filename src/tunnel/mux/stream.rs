@@ -33,6 +33,8 @@ pub(super) struct Stream {
     pub connected: bool,
     /// Ends by FIN, not by the end of a message.
     pub raw: bool,
+    /// The user asked to switch protocols (server): no client may do so of itself.
+    pub may_upgrade: bool,
     /// The final response head has passed.
     pub answered: bool,
     pub relay: Relay,
@@ -110,6 +112,7 @@ impl Stream {
             queued: Queued::No,
             marks: Marks::default(),
             raw,
+            may_upgrade: false,
             answered: false,
             connected: false,
             relay,
