@@ -7,7 +7,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::{
-        Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{
-    HttpOrigin, HttpUser, PATIENCE, Then, Tunnel, connections_to, eventually, pass,
+    HttpOrigin, HttpUser, PATIENCE, Then, Tunnel, connect, connections_to, eventually, pass,
     raise_descriptor_limit, unread_by_far_end, wait_until_all_read, wait_until_read,
 };
 
@@ -470,4 +470,69 @@ fn has_answer(user: &mut HttpUser) -> bool {
     let seen = stream.peek(&mut [0]);
     stream.set_nonblocking(false).unwrap();
     seen.is_ok()
+}
+
+#[test]
+fn what_was_sent_ahead_and_beginnings_of_tls_refuse_nobody_elses_streams() {
+    /// Of 16 KiB each: nearly all of the budget, together.
+    const STRANGERS: usize = 60;
+    let held = Arc::new((Mutex::new(true), Condvar::new()));
+    let release = Arc::clone(&held);
+    let slow = HttpOrigin::start(move |exchange| {
+        let (held, released) = &*held;
+        let held = held.lock().expect("no holder panics");
+        drop(released.wait_timeout_while(held, PATIENCE, |held| *held));
+        exchange.greet()
+    });
+    let other = HttpOrigin::greeting();
+    let tunnel = Tunnel::builder()
+        .to("http", slow.address())
+        .to("http", other.address())
+        .to("tls", other.address())
+        .server_config(r#"{ "limits": { "undelivered": "1MiB" } }"#)
+        .start();
+    let others_are_served = || {
+        let mut user = HttpUser::connect(tunnel.proxy(1));
+        assert_eq!(user.get("/").status, 200);
+    };
+    let ahead = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(16 * 1024 / 28);
+    let mut strangers: Vec<HttpUser> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = HttpUser::connect(tunnel.proxy(0));
+            stranger.send([&b"GET /0 HTTP/1.1\r\nHost: a\r\n\r\n"[..], &ahead].concat());
+            stranger
+        })
+        .collect();
+    eventually("all are asked", || {
+        (slow.requests().len() == STRANGERS).then_some(())
+    });
+    others_are_served();
+    let record = [&[22, 3, 1, 0x3f, 0xff, 1, 0][..], &[0; 16_000]].concat();
+    let beginnings: Vec<TcpStream> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = connect(tunnel.proxy(2));
+            stranger.write_all(&record).expect("it is sent");
+            stranger
+        })
+        .collect();
+    let log = tunnel.server.log();
+    log.wait_for("too many half heads");
+    others_are_served();
+    drop(beginnings);
+    // Each gets the answer that it was promised; some have to ask the rest again.
+    *release.0.lock().expect("no holder panics") = false;
+    release.1.notify_all();
+    for stranger in &mut strangers {
+        assert_eq!(stranger.reply("GET").status, 200);
+    }
+    let forgotten = log.count("too much was read ahead");
+    assert!(
+        (STRANGERS / 2..STRANGERS).contains(&forgotten),
+        "{forgotten}"
+    );
+    let ended = strangers.into_iter().filter_map(|mut stranger| {
+        let reply = stranger.try_reply("GET");
+        reply.is_err().then_some(())
+    });
+    assert_eq!(ended.count(), forgotten);
 }

@@ -67,7 +67,6 @@ use crate::{
         Shared,
         control::Reason,
         mux::{EndCounts, LinkState, Orphan, Traffic},
-        window::Pressure,
     },
 };
 
@@ -312,30 +311,25 @@ impl Client {
     }
 
     /// Resets streams whose readers stand still while new ones have to be refused, from the link that holds
-    /// most of such bytes.
-    fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+    /// most of such bytes; whether there may be more of them.
+    fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         if !self.shared.is_short(now) {
-            return;
+            return Flushed::Idle;
         }
-        let mut reset = 0;
-        while self.shared.budget.pressure() >= Pressure::Full {
-            let ids = self.links.ids();
-            let stalled = |id| Some((id, self.links.up(id)?.mux.stalled(now)));
-            let most = ids.filter_map(stalled).max_by_key(|(_, stalled)| *stalled);
-            let Some((id, _)) = most else { break };
-            let Some(tunnel) = self.links.up(id) else {
-                break;
-            };
-            let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
-                break;
-            };
-            reset += 1;
+        let ids = self.links.ids();
+        let stalled = |id| Some((self.links.up(id)?.mux.stalled(now), id));
+        let most = ids.filter_map(stalled).max_by_key(|(stalled, _)| *stalled);
+        let Some((1.., id)) = most else {
+            return Flushed::Idle;
+        };
+        let Some(tunnel) = self.links.up(id) else {
+            return Flushed::Idle;
+        };
+        for happened in self.shared.shed(&mut tunnel.mux, now) {
             self.happened(io, id, happened, now);
-            self.schedule();
         }
-        if reset > 0 {
-            warn!("memory is short: {reset} streams whose readers stood still are reset");
-        }
+        self.schedule();
+        Flushed::More
     }
 
     fn end_if_drained<N: Net>(&mut self, io: &mut Reactor<N, Owner>) {
@@ -536,7 +530,7 @@ impl<N: Net> Role<N> for Client {
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
-        self.shed(io, now);
+        let shed = self.shed(io, now);
         self.start_queued_exchanges(io, now);
         self.start_queued_dials(io, now);
         if self.stage.has_left(io.lingering()) {
@@ -559,7 +553,7 @@ impl<N: Net> Role<N> for Client {
             // A quick server has read the goodbye already, and no event will tell of it.
             return Flushed::More;
         }
-        if self.scheduled {
+        if self.scheduled || shed == Flushed::More {
             Flushed::More
         } else {
             flushed

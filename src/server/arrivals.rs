@@ -14,7 +14,7 @@ use log::{info, trace};
 use super::{
     Owner, Server,
     admission::Full,
-    fronts::{Front, State},
+    fronts::{Beginning, Front, State},
     introduction::{self, Introduction, Whence},
 };
 use crate::{
@@ -206,7 +206,10 @@ impl Server {
         };
         found.state = match kind {
             Kind::Socks5 => State::Socks(Stage::Greeting),
-            Kind::Tls => State::Named(Box::new(whence)),
+            Kind::Tls => State::Named(Box::new(Beginning {
+                whence,
+                said: Vec::new(),
+            })),
             _ if kind.is_raw() => return self.begin_raw(io, front, &whence, now),
             _ => State::Head(Gather::default()),
         };

@@ -184,11 +184,14 @@ impl Server {
                     State::Exchange {
                         stream,
                         head: is_head,
+                        last: false,
                         go_ahead,
                     }
                 };
                 self.fronts[front as usize].state = state;
-                if !whole && !route.connect {
+                if whole {
+                    self.bound_read_ahead(io, front);
+                } else if !route.connect {
                     io.set_deadline(key, Deadline::idle(self.config.timeouts.request_body));
                 }
             }
@@ -299,6 +302,32 @@ impl Server {
         }) = self.fronts.get(front as usize)
         {
             io.set_deadline(*key, Deadline::None);
+            self.bound_read_ahead(io, front);
+        }
+    }
+
+    /// What was read behind a request is held until that is answered, and by nobody's reader but ours. Where
+    /// there is too much of it, this user's is forgotten, and its connection serves no other request: whoever
+    /// does not wait for an answer has to be prepared for that (RFC 9112 §9.3.2).
+    fn bound_read_ahead<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
+        let Some(Front {
+            key,
+            user,
+            state: State::Exchange { last, .. },
+            ..
+        }) = self.fronts.get_mut(front as usize)
+        else {
+            return;
+        };
+        if io.held(*key) == 0 || self.shared.budget.may_read_ahead(io.unread_bytes()) {
+            return;
+        }
+        debug!("{user}: too much was read ahead, no further request of it is served");
+        *last = true;
+        for _ in 0..FORGET_READS_MAX {
+            if io.held(*key) == 0 || !matches!(io.read(*key, &mut self.scratch), Ok(1..)) {
+                break;
+            }
         }
     }
 
@@ -309,15 +338,15 @@ impl Server {
         ended: Ended,
         now: Now,
     ) {
-        let Some(Front { key, .. }) = self.fronts.get(front as usize) else {
+        let Some(Front { key, state, .. }) = self.fronts.get(front as usize) else {
             return;
         };
-        let key = *key;
+        let (key, last) = (*key, matches!(state, State::Exchange { last: true, .. }));
         match ended.end {
             StreamEnd::Answered {
                 keep: true,
                 request_whole: true,
-            } => {
+            } if !last => {
                 self.fronts[front as usize].state = State::Head(Gather::default());
                 // Who was told that there may be another request may have sent it already.
                 let wait = match self.stage.is_ending() {
@@ -460,16 +489,17 @@ impl Server {
         }
     }
 
-    /// Drops a partial head, if there is one.
+    /// Drops a partial head, or what stands for one, if there is any.
     pub(super) fn forget_head(&mut self, front: u32) {
-        let Some(Front {
-            state: State::Head(gather),
-            ..
-        }) = self.fronts.get_mut(front as usize)
-        else {
-            return;
+        let held = match self
+            .fronts
+            .get_mut(front as usize)
+            .map(|front| &mut front.state)
+        {
+            Some(State::Head(gather)) => std::mem::take(gather).held(),
+            Some(State::Named(beginning)) => std::mem::take(&mut beginning.said).len(),
+            _ => return,
         };
-        let held = std::mem::take(gather).held();
         self.shared.budget.drop_head(held);
     }
 
@@ -489,6 +519,9 @@ impl Server {
         }
     }
 }
+
+/// What was read ahead takes no more reads: what was given back, and what is inside TLS.
+const FORGET_READS_MAX: usize = 4;
 
 /// The `Host` that the origin gets, where it is not what the user asked for.
 fn host(proxy: &Proxy, request: &Request<'_>, target: &Target) -> Option<String> {

@@ -80,23 +80,30 @@ pub(super) enum State {
         stream: Handle,
         /// The method is HEAD: an error answer has no body.
         head: bool,
+        /// No further request is read.
+        last: bool,
         /// The user may wait for 100, so long as no more than these bytes, the head, were sent.
         go_ahead: Option<NonZeroU32>,
     },
     /// A message of SOCKS5 is awaited.
     Socks(Stage),
     /// The beginning of TLS with the target is awaited, for the name in it.
-    Named(
-        #[cfg_attr(
-            not(feature = "tls"),
-            expect(dead_code, reason = "nobody gets any further then")
-        )]
-        Box<Whence>,
-    ),
+    Named(Box<Beginning>),
     /// The target is being dialled, the user waits to hear of it.
     Connect(Handle, Spoken),
     /// Bytes both ways.
     Raw(Handle),
+}
+
+/// The beginning of TLS with the target.
+pub(super) struct Beginning {
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "nobody gets any further then")
+    )]
+    pub whence: Whence,
+    /// What has come of it, counted as a partial head.
+    pub said: Vec<u8>,
 }
 
 impl State {
@@ -359,6 +366,7 @@ impl Server {
             State::Head(_) => self.head_timeout(io, front),
             State::Socks(_) | State::Named(_) => {
                 debug!("{}: closed, its negotiation took too long", found.user);
+                self.forget_head(front);
                 self.close_front(io, front);
             }
             State::Exchange {

@@ -15,7 +15,7 @@
 mod handshake;
 mod table;
 
-use log::{info, warn};
+use log::info;
 
 pub(super) use self::table::Links;
 use self::table::{Entry, State};
@@ -31,7 +31,6 @@ use crate::{
         frame::Kind,
         link::{CloseReason, LinkError},
         mux::Happened,
-        window::Pressure,
     },
 };
 
@@ -137,34 +136,26 @@ impl Server {
     }
 
     /// Resets streams whose readers stand still while new ones have to be refused, from the link that
-    /// holds most of such bytes.
-    pub(super) fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+    /// holds most of such bytes; whether there may be more of them.
+    pub(super) fn shed<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         if !self.shared.is_short(now) {
-            return;
+            return Flushed::Idle;
         }
-        let mut reset = 0;
-        while self.shared.budget.pressure() >= Pressure::Full {
-            let most = self
-                .links
-                .entries
-                .iter_mut()
-                .filter_map(|(link, entry)| Some((link as u32, entry.tunnel()?.mux.stalled(now))))
-                .filter(|(_, stalled)| *stalled > 0)
-                .max_by_key(|(_, stalled)| *stalled);
-            let Some((link, _)) = most else { break };
-            let Some(tunnel) = self.links.tunnel(link) else {
-                break;
-            };
-            let Some(happened) = tunnel.mux.shed(&mut self.shared.budget, now) else {
-                break;
-            };
-            reset += 1;
+        let entries = self.links.entries.iter_mut();
+        let most = entries
+            .filter_map(|(link, entry)| Some((entry.tunnel()?.mux.stalled(now), link as u32)))
+            .max();
+        let Some((1.., link)) = most else {
+            return Flushed::Idle;
+        };
+        let Some(tunnel) = self.links.tunnel(link) else {
+            return Flushed::Idle;
+        };
+        for happened in self.shared.shed(&mut tunnel.mux, now) {
             self.happened(io, link, happened, now);
-            self.schedule(link);
         }
-        if reset > 0 {
-            warn!("memory is short: {reset} streams whose readers stood still are reset");
-        }
+        self.schedule(link);
+        Flushed::More
     }
 
     pub(super) fn happened<N: Net>(

@@ -575,7 +575,7 @@ impl<N: Net> Role<N> for Server {
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
         self.shared.budget.note_unread(io.unread_bytes());
-        self.shed(io, now);
+        let shed = self.shed(io, now);
         if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;
         }
@@ -598,7 +598,7 @@ impl<N: Net> Role<N> for Server {
             return Flushed::More;
         }
         if self.scheduled.is_empty() {
-            Flushed::Idle
+            shed
         } else {
             Flushed::More
         }

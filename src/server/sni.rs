@@ -1,7 +1,8 @@
 //! Which name a TLS user asks for, before anybody answers: its connection goes to the target as it is.
 //!
-//! The beginning of the handshake is read, looked at and given back; a front holds nothing of it. What is
-//! no TLS is closed; a name that leads nowhere is told so, as RFC 6066 §3 has it.
+//! The beginning of the handshake is read, looked at and given back once it is whole; until then it is held
+//! and counted as a partial request head is. What is no TLS is closed; a name that leads nowhere is told so, as
+//! RFC 6066 §3 has it.
 
 use std::io;
 
@@ -21,8 +22,18 @@ use crate::{
 impl Server {
     /// Reads as much of a front's first message as has come, and opens its stream once it is whole.
     pub(super) fn read_hello<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, now: Now) {
-        let Front { key, user, .. } = self.fronts[front as usize];
-        let mut said: Vec<u8> = Vec::new();
+        let Front {
+            key,
+            user,
+            state: State::Named(beginning),
+            ..
+        } = &mut self.fronts[front as usize]
+        else {
+            return;
+        };
+        let (key, user) = (*key, *user);
+        let mut said = std::mem::take(&mut beginning.said);
+        self.shared.budget.drop_head(said.len());
         loop {
             match io.read(key, &mut self.scratch) {
                 Ok(1..) if said.len() > HELLO_MAX => {
@@ -36,7 +47,7 @@ impl Server {
             }
         }
         let name = match name_in(&said) {
-            Hello::Partial => return io.unread(key, &said),
+            Hello::Partial => return self.hold_hello(io, front, said),
             Hello::Whole(name) => name,
             Hello::Foreign(why) => {
                 info!(user_id:% = user; "{user}: refused, {why}");
@@ -56,8 +67,29 @@ impl Server {
             return self.close_front(io, front);
         }
         debug!("{user}: TLS for {name:?}");
-        if let State::Named(whence) = self.fronts[front as usize].state.take() {
-            self.begin_raw(io, front, &whence, now);
+        if let State::Named(beginning) = self.fronts[front as usize].state.take() {
+            self.begin_raw(io, front, &beginning.whence, now);
+        }
+    }
+
+    /// The rest has yet to come.
+    fn hold_hello<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32, said: Vec<u8>) {
+        let Front {
+            user,
+            state: State::Named(beginning),
+            ..
+        } = &mut self.fronts[front as usize]
+        else {
+            return;
+        };
+        let user = *user;
+        let held = said.len();
+        beginning.said = said;
+        if !self.shared.budget.hold_head(0, held) {
+            self.overloaded += 1;
+            info!(user_id:% = user; "{user}: refused, too many half heads");
+            self.forget_head(front);
+            self.close_front(io, front);
         }
     }
 }

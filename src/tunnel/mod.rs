@@ -40,6 +40,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use log::warn;
+
 use crate::{
     clock::Now,
     http::Source,
@@ -157,6 +159,17 @@ impl Shared {
         }
         self.looked = Some(now.instant);
         true
+    }
+
+    /// Resets such streams of one link, so many as a turn may. If that was not enough, the next turn goes on.
+    pub fn shed(&mut self, mux: &mut Mux, now: Now) -> Vec<Happened> {
+        let shed = mux.shed(SHED_PER_TURN_MAX, &mut self.budget, now);
+        if !shed.is_empty() {
+            let count = shed.len();
+            warn!("memory is short: {count} streams whose readers stood still are reset");
+            self.looked = None;
+        }
+        shed
     }
 }
 
@@ -348,6 +361,9 @@ const BATCH_FIRST: usize = 16 * 1024;
 /// turn, but at least so much. Each stream waits for short turns of the others there; on one that takes
 /// all that comes a turn is a whole batch, for fewer system calls on both ends.
 const QUANTUM_MIN: usize = 16 * 1024;
+
+/// How many streams are reset in a turn because memory is short, while others wait.
+const SHED_PER_TURN_MAX: usize = 64;
 
 /// A tenth of the time for which a reader must have stood still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

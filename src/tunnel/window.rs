@@ -259,6 +259,12 @@ impl Budget {
             .expect("what is released was taken before");
     }
 
+    /// Whether `unread` bytes, all in all, may wait at their sockets for the end of something else: a quarter,
+    /// so that they refuse nobody's streams.
+    pub fn may_read_ahead(&self, unread: usize) -> bool {
+        unread <= self.limit / 4
+    }
+
     /// Bytes that were read and given back to their sockets, all in all.
     pub fn note_unread(&mut self, bytes: usize) {
         self.unread = bytes;

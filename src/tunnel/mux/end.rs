@@ -13,7 +13,7 @@ use crate::{
         Sockets,
         control::{Disconnect, How, Reason},
         relay::End,
-        window::{Budget, Footprint},
+        window::{Budget, Footprint, Pressure},
     },
 };
 
@@ -73,16 +73,23 @@ impl Mux {
             .sum()
     }
 
-    /// Resets the stream that holds most of those whose reader has stood still for
-    /// [`STALL_MAX`]; `None` when there is none.
-    pub fn shed(&mut self, budget: &mut Budget, now: Now) -> Option<Happened> {
-        let (index, _) = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.is_stalled(now.instant))
-            .max_by_key(|(_, stream)| stream.relay.tail_len())?;
-        let handle = self.handle(index as u32);
-        Some(self.fail(handle, How::Abort, Reason::Stalled, budget))
+    /// Resets streams whose reader has stood still for [`STALL_MAX`], those that hold most first, for as long
+    /// as the budget is full, and no more than `max` of them.
+    pub fn shed(&mut self, max: usize, budget: &mut Budget, now: Now) -> Vec<Happened> {
+        let stalled = |(index, stream): (usize, &Stream)| {
+            let is_stalled = stream.is_stalled(now.instant);
+            is_stalled.then(|| (stream.relay.tail_len(), index as u32))
+        };
+        let mut stalled: Vec<_> = self.streams.iter().filter_map(stalled).collect();
+        stalled.sort_unstable_by(|one, other| other.cmp(one));
+        let mut shed = Vec::new();
+        for (_, index) in stalled.into_iter().take(max) {
+            if budget.pressure() < Pressure::Full {
+                break;
+            }
+            shed.push(self.fail(self.handle(index), How::Abort, Reason::Stalled, budget));
+        }
+        shed
     }
 
     /// The link is gone: forgets all streams, and gives the role each one's owner and story.

@@ -797,12 +797,14 @@ fn a_stream_whose_reader_stands_still_is_shed_and_no_other() {
         pair.server.mux.schedule(stream);
     }
     pair.run(true);
-    assert!(
-        pair.client
-            .mux
-            .shed(&mut pair.client.budget, pair.now)
-            .is_none()
-    );
+    // Another link's bytes have filled the budget, this one's are next to nothing.
+    let full = Footprint {
+        held: 64 << 20,
+        promised: 0,
+    };
+    pair.client.budget.account(Footprint::default(), full);
+    let shed = pair.client.mux.shed(9, &mut pair.client.budget, pair.now);
+    assert!(shed.is_empty(), "none stands still");
     pair.now.instant += STALL_MAX;
     let moving = opened(&pair.client, 1);
     pair.client.sockets.0.get_mut(&target(1)).unwrap().room = 1;
@@ -814,11 +816,35 @@ fn a_stream_whose_reader_stands_still_is_shed_and_no_other() {
     } = &mut pair.client;
     assert!(mux.writable(moving, sockets, budget, pair.now).is_none());
     assert!(matches!(
-        mux.shed(budget, pair.now),
-        Some(Happened::Ended(0, _))
+        mux.shed(9, budget, pair.now)[..],
+        [Happened::Ended(0, _)]
     ));
-    assert!(mux.shed(budget, pair.now).is_none());
+    assert!(mux.shed(9, budget, pair.now).is_empty());
     assert_eq!(mux.held(), 999);
+}
+
+#[test]
+fn no_more_streams_are_shed_than_it_takes_nor_than_may_be_at_once() {
+    let mut pair = Pair::new(8 << 10);
+    let held = [500, 3000, 1000, 4000];
+    for (n, bytes) in held.into_iter().enumerate() {
+        let n = n as u32;
+        let stream = pair.open_raw(n);
+        pair.run(true);
+        pair.client.sockets.0.get_mut(&target(n)).unwrap().room = 0;
+        let user = pair.server.sockets.0.get_mut(&user(n)).unwrap();
+        user.input.extend(vec![0; bytes]);
+        pair.server.mux.schedule(stream);
+        pair.run(true);
+    }
+    pair.now.instant += STALL_MAX;
+    let End { mux, budget, .. } = &mut pair.client;
+    assert!(budget.pressure() >= Pressure::Full);
+    assert_eq!(mux.held(), 8500);
+    assert!(mux.shed(0, budget, pair.now).is_empty());
+    let shed = mux.shed(9, budget, pair.now);
+    assert!(matches!(shed[..], [Happened::Ended(3, _)]), "{shed:?}");
+    assert_eq!(mux.held(), 4500, "those who hold little stay");
 }
 
 #[test]
