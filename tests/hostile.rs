@@ -11,8 +11,8 @@ use std::{
 };
 
 use common::{
-    CLIENT, Origin, PATIENCE, Pattern, Refusal, Siding, Tunnel, WebSocketPeer, connect, echoes,
-    eventually, pass, refusing, text_of_http_answer,
+    CLIENT, Origin, PATIENCE, Pattern, Refusal, Scratch, Siding, Tunnel, WebSocketPeer, connect,
+    echoes, eventually, free_port, pass, refusing, text_of_http_answer,
     websocket::{NONCE, SUBPROTOCOL, frame, frames, hello, kind, siding_frame},
     with_deadlines,
 };
@@ -250,6 +250,78 @@ fn a_client_that_switches_protocols_unasked_loses_its_link() {
     let mut answer = String::new();
     user.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+#[test]
+fn a_client_answers_one_request_and_not_the_next_on_the_same_connection() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const FINAL: u8 = 4;
+    const MESSAGE_END: u8 = 1;
+    const KEEP: u8 = 8;
+    let scratch = Scratch::new();
+    let port = free_port();
+    let spec = format!("http:{port}:127.0.0.1:80");
+    let config = format!(
+        r#"{{ "proxies": [ {{ "client": "edge-2", "spec": "{spec}", "hosts": [ "a.test" ] }},
+                           {{ "client": "edge-3", "spec": "{spec}", "hosts": [ "b.test" ] }} ] }}"#
+    );
+    let file = scratch.write("server.json", &config).display().to_string();
+    let server = Siding::start([
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        &file,
+        "--log",
+        "debug",
+    ]);
+    // Says more than its answer; ends it before it has; says that there is one, and it is no other's.
+    for (what, said, flags) in [
+        ("more than", [ANSWER, ANSWER].concat(), FINAL),
+        (
+            "less than",
+            ANSWER[..ANSWER.len() - 1].to_vec(),
+            FINAL | MESSAGE_END | KEEP,
+        ),
+        ("no response head", b"hello\r\n\r\n".to_vec(), 0),
+    ] {
+        let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
+        let mut user = connect(([127, 0, 0, 1], port).into());
+        user.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .unwrap();
+        let stream = next_stream(&mut peer);
+        user.write_all(b"GET / HTTP/1.1\r\nHost: b.test\r\n\r\n")
+            .unwrap();
+        let message = [
+            siding_frame(stream, kind::PROXY_CONNECTED, 0, b""),
+            siding_frame(stream, kind::PROXY_DATA, flags, &said),
+        ];
+        peer.send_binary(&message.concat()).unwrap();
+        let Refusal::Closed(1002, reason) = peer.wait_for_refusal() else {
+            panic!("it is told that it broke the protocol");
+        };
+        assert!(reason.contains(what), "{reason}");
+        let mut answers = Vec::new();
+        // Cut off, or answered by the server.
+        user.read_to_end(&mut answers).ok();
+        let answers = String::from_utf8(answers).unwrap();
+        assert!(!answers.contains("ok"), "{answers}");
+    }
+    let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
+    let mut user = connect(([127, 0, 0, 1], port).into());
+    for _ in 0..3 {
+        user.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .unwrap();
+        let stream = next_stream(&mut peer);
+        peer.send_binary(&siding_frame(stream, kind::PROXY_CONNECTED, 0, b""))
+            .unwrap();
+        let end = FINAL | MESSAGE_END | KEEP;
+        peer.send_binary(&siding_frame(stream, kind::PROXY_DATA, end, ANSWER))
+            .unwrap();
+        let mut answer = [0; ANSWER.len()];
+        user.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, ANSWER);
+    }
 }
 
 #[test]

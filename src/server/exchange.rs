@@ -17,8 +17,8 @@ use crate::{
     clock::Now,
     config::{Host, HostPolicy, Kind, Target, routes::plain_path},
     http::{
-        Body, BodyLimits, Edits, Forwarded, Framing, Gather, Gathered, HeadLimits, Refused,
-        Request, RequestTarget, Scheme, Version, denial, end_of_forwarding, error_reply,
+        Body, BodyLimits, Edits, Follower, Forwarded, Framing, Gather, Gathered, HeadLimits,
+        Refused, Request, RequestTarget, Scheme, Version, denial, end_of_forwarding, error_reply,
     },
     reactor::{Deadline, Reactor, net::Net},
     tunnel::{
@@ -178,6 +178,13 @@ impl Server {
         let go_ahead = NonZeroU32::new(written.len() as u32).filter(|_| facts.expects && !whole);
         match self.open_stream(io, front, connect, written, body, now) {
             Ok(stream) => {
+                // The next request on this connection may be for another client.
+                if self.proxies.is_shared(proxy) && !route.connect {
+                    let link = self.fronts[front as usize].link;
+                    if let Some(tunnel) = self.links.tunnel(link) {
+                        tunnel.mux.follow(stream, Follower::new(asked));
+                    }
+                }
                 let state = if route.connect {
                     State::Connect(stream, Spoken::Http)
                 } else {

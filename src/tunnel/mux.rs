@@ -47,7 +47,7 @@ use self::{
 };
 use crate::{
     clock::Now,
-    http::Body,
+    http::{Body, Follower},
     key::Key,
     tunnel::{
         Sockets, Standing,
@@ -208,7 +208,7 @@ impl Mux {
         stream.may_upgrade = may_upgrade;
         stream.aside = Some(Box::new(Aside {
             connect: Some(connect),
-            limited: None,
+            ..Aside::default()
         }));
         stream.relay.send(head, false, now.instant);
         let handle = self.insert(stream);
@@ -217,6 +217,13 @@ impl Mux {
         self.mark(handle);
         self.schedule(handle);
         handle
+    }
+
+    /// What comes on the stream may be one response, and nothing else (server).
+    pub fn follow(&mut self, handle: Handle, follower: Follower) {
+        if let Some(stream) = self.stream(handle) {
+            stream.aside.get_or_insert_default().follower = Some(follower);
+        }
     }
 
     /// Tells whose stream it is (client).

@@ -100,7 +100,7 @@ impl Mux {
         self.by_id.clear();
         self.lines.clear();
         for (_, stream) in &mut self.streams {
-            stream.leave_rate(budget);
+            stream.leave(budget);
         }
         let end = StreamEnd::Disconnected(How::Abort, reason);
         self.streams
@@ -202,7 +202,7 @@ impl Mux {
             return;
         }
         self.by_id.remove(&stream.id);
-        stream.leave_rate(budget);
+        stream.leave(budget);
         let before = stream.relay.footprint(initial);
         stream.relay.discard(initial);
         stream.key = None;
@@ -216,7 +216,7 @@ impl Mux {
     pub(super) fn forget(&mut self, handle: Handle, budget: &mut Budget) -> Stream {
         let mut stream = self.streams.remove(handle.index as usize);
         self.by_id.remove(&stream.id);
-        stream.leave_rate(budget);
+        stream.leave(budget);
         let before = stream.relay.footprint(self.window.initial);
         self.footprint.account(before, Footprint::default());
         budget.account(before, Footprint::default());

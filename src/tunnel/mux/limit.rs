@@ -161,7 +161,7 @@ impl Stream {
     }
 
     /// It is over: what was paid for it and not sent is for others.
-    pub fn leave_rate(&mut self, budget: &mut Budget) {
+    pub(super) fn leave_rate(&mut self, budget: &mut Budget) {
         let limited = self.aside.as_mut().and_then(|aside| aside.limited.take());
         if let Some(limited) = limited {
             let paid = self.relay.granted().saturating_sub(limited.unpaid as usize);

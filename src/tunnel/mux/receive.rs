@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::{
     clock::Now,
+    http::Astray,
     tunnel::{
         Sockets,
         control::{Disconnect, How, ProxyConnect},
@@ -32,6 +33,8 @@ pub enum Violation {
     AfterEnd(StreamId),
     /// A frame that this stream's state has no place for.
     Unexpected(Kind, StreamId),
+    /// What it says is not the one response that the stream waits for.
+    Astray(StreamId, Astray),
     /// A payload that is not what its kind has.
     Payload(Kind),
     /// It asks and asks, and reads no answer.
@@ -101,7 +104,7 @@ impl Mux {
                     Some(Happened::Connected(owner))
                 }
                 Kind::ProxyUpgraded => {
-                    self.receive_upgraded(handle)?;
+                    self.receive_upgraded(handle, budget)?;
                     Some(Happened::Upgraded(owner))
                 }
                 Kind::ProxyDisconnect => {
@@ -208,6 +211,9 @@ impl Mux {
             self.traffic.answers.count(stream.age(now.instant));
         }
         stream
+            .follow(payload, end, budget)
+            .map_err(|astray| Violation::Astray(id, astray))?;
+        stream
             .relay
             .window()
             .receive(payload.len())
@@ -294,7 +300,7 @@ impl Mux {
         Ok(())
     }
 
-    fn receive_upgraded(&mut self, handle: Handle) -> Result<(), Violation> {
+    fn receive_upgraded(&mut self, handle: Handle, budget: &mut Budget) -> Result<(), Violation> {
         let stream = &mut self.streams[handle.index as usize];
         // The client may say so once, if the user asked for it, after the request, instead of a final
         // response: whatever the user says on its connection goes to this client from then on.
@@ -304,6 +310,7 @@ impl Mux {
         }
         stream.raw = true;
         stream.answered = true;
+        stream.stop_following(budget);
         stream.relay.upgrade();
         self.schedule(handle);
         Ok(())
@@ -345,6 +352,7 @@ impl fmt::Display for Violation {
                 write!(f, "{} for stream {id}, which was never opened", kind.name())
             }
             Violation::Overspent(id) => write!(f, "stream {id}: data beyond its credit"),
+            Violation::Astray(id, astray) => write!(f, "stream {id}: {astray}"),
             Violation::AfterEnd(id) => write!(f, "stream {id}: data after its end"),
             Violation::Unexpected(kind, id) => {
                 write!(f, "stream {id}: unexpected {}", kind.name())

@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
+    http::{Astray, Follower},
     key::Key,
     tunnel::{
         control::{Disconnect, ProxyConnect},
         frame::StreamId,
         mux::{Ended, STALL_MAX, StreamEnd},
         rate::RateId,
-        relay::Relay,
+        relay::{End, Relay},
+        window::Budget,
     },
 };
 
@@ -50,6 +52,8 @@ pub(super) struct Aside {
     pub connect: Option<ProxyConnect>,
     /// Its part in a rate, where it has one (server).
     pub limited: Option<Limited>,
+    /// Where the response has got to, where others' requests may follow it (server).
+    pub follower: Option<Follower>,
 }
 
 /// A stream's part in a rate.
@@ -138,7 +142,7 @@ impl Stream {
         self.id = id;
         if let Some(aside) = &mut self.aside {
             aside.connect = None;
-            if aside.limited.is_none() {
+            if aside.limited.is_none() && aside.follower.is_none() {
                 self.aside = None;
             }
         }
@@ -152,6 +156,48 @@ impl Stream {
     /// Its part in that.
     pub fn limited(&mut self) -> Option<&mut Limited> {
         self.aside.as_mut()?.limited.as_mut()
+    }
+
+    /// Whether bytes that pass to its user, and their end if that has come, are of the one response it waits
+    /// for.
+    ///
+    /// # Errors
+    /// They are not; or too much is held of heads that have not ended.
+    pub fn follow(
+        &mut self,
+        bytes: &[u8],
+        end: Option<End>,
+        budget: &mut Budget,
+    ) -> Result<(), Astray> {
+        let followed = self.aside.as_mut().and_then(|it| it.follower.as_mut());
+        let Some(follower) = followed else {
+            return Ok(());
+        };
+        let before = follower.held();
+        let passed = follower.pass(bytes);
+        if !budget.hold_head(before, follower.held()) {
+            return Err("too many half heads");
+        }
+        passed?;
+        self.answered |= follower.is_answered();
+        match end {
+            Some(End::Message { keep }) => follower.end(keep),
+            Some(End::Fin) | None => Ok(()),
+        }
+    }
+
+    /// Gives up what it shares with others.
+    pub fn leave(&mut self, budget: &mut Budget) {
+        self.leave_rate(budget);
+        self.stop_following(budget);
+    }
+
+    /// What comes is no response, or of no use any more.
+    pub fn stop_following(&mut self, budget: &mut Budget) {
+        let follower = self.aside.as_mut().and_then(|it| it.follower.take());
+        if let Some(follower) = follower {
+            budget.drop_head(follower.held());
+        }
     }
 
     /// How long ago it was opened.
