@@ -41,6 +41,8 @@ use crate::key::Key;
 #[derive(Debug)]
 pub struct Pool<K: Eq + Hash + Clone> {
     limits: PoolLimits,
+    /// When they became these, if they have been others.
+    since: Option<Instant>,
     closed: bool,
     targets: HashMap<K, u32>,
     /// What `targets` points to; `None` is vacant.
@@ -182,6 +184,7 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     pub fn new(limits: PoolLimits) -> Self {
         Self {
             limits: limits.clamped(),
+            since: None,
             closed: false,
             targets: HashMap::new(),
             buckets: Vec::new(),
@@ -273,21 +276,25 @@ impl<K: Eq + Hash + Clone> Pool<K> {
         }
     }
 
-    /// Gives up everything and parks nothing from now on: the process is draining.
-    pub fn close(&mut self, into: &mut Vec<Key>) {
-        self.closed = true;
+    /// Gives up everything, whatever the reason, to be closed by the caller.
+    pub fn give_up(&mut self, into: &mut Vec<Key>) {
         while let Some(oldest) = self.end_of(self.newest, ALL) {
             into.push(self.evict(oldest, Eviction::Drained));
         }
     }
 
+    /// Gives up everything and parks nothing from now on: the process is draining.
+    pub fn close(&mut self, into: &mut Vec<Key>) {
+        self.closed = true;
+        self.give_up(into);
+    }
+
     /// Other limits from now on; all that is parked is given up, since whom it leads to was found out under
-    /// the old ones. To be closed by the caller.
-    pub fn set_limits(&mut self, limits: PoolLimits, into: &mut Vec<Key>) {
-        while let Some(oldest) = self.end_of(self.newest, ALL) {
-            into.push(self.evict(oldest, Eviction::Drained));
-        }
+    /// the old ones, and so is what is in use, when it is offered. To be closed by the caller.
+    pub fn set_limits(&mut self, limits: PoolLimits, into: &mut Vec<Key>, now: Instant) {
+        self.give_up(into);
         self.limits = limits.clamped();
+        self.since = Some(now);
     }
 
     /// Counts a connection that was not even offered, because [`refusal`] named a reason.
@@ -453,6 +460,10 @@ impl<K: Eq + Hash + Clone> Pool<K> {
     fn objection(&self, origin: Origin, now: Instant) -> Option<Refusal> {
         if now.saturating_duration_since(origin.born) >= self.limits.age {
             return Some(Refusal::TooOld);
+        }
+        // What was made in that very turn may have been so before.
+        if self.since.is_some_and(|since| origin.born <= since) {
+            return Some(Refusal::Outdated);
         }
         if self.closed {
             return Some(Refusal::Draining);

@@ -11,8 +11,8 @@ use std::{
 };
 
 use common::{
-    CLIENT, HttpOrigin, HttpUser, Metrics, Origin, PATIENCE, Reply, Scratch, Siding, Tunnel,
-    connect, echoes, eventually, expect_closed_at_once, refusing, run,
+    AT_ONCE, CLIENT, HttpOrigin, HttpUser, Metrics, Origin, PATIENCE, Reply, Scratch, Siding,
+    Tunnel, connect, echoes, eventually, eventually_within, expect_closed_at_once, refusing, run,
 };
 use serde_json::Value;
 
@@ -579,6 +579,30 @@ fn it_speaks_http_to_whoever_comes() {
         );
         visitor.expect_end();
     }
+}
+
+#[test]
+fn who_was_answered_for_the_last_time_is_one_of_so_many_connections_too() {
+    let server = Siding::start(["server", "--listen", ANY, "--admin", ANY]);
+    let admin = server.admin_address();
+    let before = server.descriptors();
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        let mut visitor = HttpUser::connect(admin);
+        visitor.send("X\r\n\r\n");
+        let reply = visitor.reply("GET");
+        assert_eq!((reply.status, reply.closes()), (400, true));
+        visitor.expect_end();
+        told.push(visitor);
+        for visitor in &mut told {
+            visitor.try_send("x").ok();
+        }
+    }
+    eventually_within(AT_ONCE, "no more than sixteen are kept", || {
+        (server.descriptors() <= before + 16).then_some(())
+    });
+    // Each of those has sent something a moment ago.
+    assert_eq!(health(&mut HttpUser::connect(admin)), 200);
 }
 
 #[test]

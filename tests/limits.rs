@@ -264,6 +264,55 @@ fn links_of_one_source_come_so_often_too() {
 }
 
 #[test]
+fn who_was_answered_for_the_last_time_has_its_place_until_it_is_gone() {
+    const PLACES: usize = 3;
+    let origin = HttpOrigin::greeting();
+    let tunnel = Tunnel::builder()
+        .server_config(format!(
+            r#"{{ "limits": {{ "connections_per_source": {PLACES} }} }}"#
+        ))
+        .to("http", origin.address())
+        .proxy("forward:0")
+        .proxy("socks5:0")
+        .start();
+    let before = tunnel.server.descriptors();
+    let close = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let denied = b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let socks = b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x01";
+    let ways: [(usize, &[u8], &[u8]); 5] = [
+        (0, b"X\r\n\r\n", b"HTTP/1.1 400"),
+        (0, close, b"HTTP/1.1 200"),
+        (1, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400"),
+        (1, denied, b"HTTP/1.1 403"),
+        (2, socks, b"\x05\x00\x05\x02"),
+    ];
+    for (way, (proxy, said, answer)) in ways.into_iter().enumerate() {
+        let source = Ipv4Addr::new(127, 0, 7, 10 + way as u8);
+        let came = || {
+            let mut user = try_connect_from(source, tunnel.proxy(proxy)).ok()?;
+            user.write_all(said).ok()?;
+            let mut heard = vec![0; answer.len()];
+            user.read_exact(&mut heard).ok()?;
+            (heard == answer).then_some(user)
+        };
+        let mut answered = Vec::new();
+        for _ in 0..20 {
+            answered.extend(came());
+            // None of them is ever quiet for long.
+            for mut user in &answered {
+                user.write_all(b"x").ok();
+            }
+        }
+        assert_eq!(answered.len(), PLACES, "way {way}");
+        drop(answered);
+        eventually("there is a place again", came);
+    }
+    eventually("all of them are gone", || {
+        (tunnel.server.descriptors() <= before).then_some(())
+    });
+}
+
+#[test]
 fn a_place_is_given_back_however_its_user_goes() {
     const PLACES: usize = 3;
     let authority = Authority::new();

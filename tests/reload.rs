@@ -4,16 +4,20 @@ mod common;
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
 };
 
 use common::{
-    CLIENT, HttpOrigin, HttpUser, Origin, Scratch, Siding, Tunnel, connect, echoes, eventually,
-    expect_closed_at_once, free_port,
+    Authority, CLIENT, HttpOrigin, HttpUser, Origin, PATIENCE, Scratch, Siding, Tunnel, Wire,
+    connect, echoes, eventually, expect_closed_at_once, free_port,
 };
 
 /// A configuration that a test rewrites, and the process that has read it.
@@ -262,6 +266,87 @@ fn what_a_client_no_longer_allows_is_not_dialled_again_and_sessions_stay() {
     echoes(&session);
 }
 
+/// A client's configuration that leads to an `https` target and trusts this authority.
+fn trusting(authority: &Authority, target: SocketAddr) -> String {
+    format!(
+        r#"{{ "allow": [ "localhost:{}" ], "target_ca": "{}" }}"#,
+        target.port(),
+        authority.file().display()
+    )
+}
+
+/// A tunnel to that target by a client that reads this.
+fn secure_tunnel(config: &Config, target: SocketAddr) -> Tunnel {
+    Tunnel::builder()
+        .proxy(format!("https:0:localhost:{}", target.port()))
+        .client_argument("--config")
+        .client_argument(config.argument())
+        .start()
+}
+
+#[test]
+fn who_proved_itself_to_those_no_longer_trusted_answers_and_is_asked_nothing_more() {
+    let [old, new] = [(); 2].map(|()| Authority::new());
+    let (asked, asking) = mpsc::channel();
+    let (answer, answers) = mpsc::channel::<()>();
+    let answers = Mutex::new(answers);
+    let origin = HttpOrigin::start_tls(old.server(&["localhost"]), move |exchange| {
+        asked.send(()).ok();
+        answers.lock().unwrap().recv().ok();
+        exchange.greet()
+    });
+    let config = Config::new(&trusting(&old, origin.address()));
+    let tunnel = secure_tunnel(&config, origin.address());
+    let mut user = HttpUser::connect(tunnel.address());
+    user.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    asking.recv_timeout(PATIENCE).expect("a request");
+    config.becomes(
+        &trusting(&new, origin.address()),
+        &tunnel.client,
+        "reload: done",
+    );
+    drop(answer);
+    assert_eq!(user.reply("GET").status, 200);
+    assert_eq!(user.get("/").status, 502);
+    assert_eq!(origin.requests().iter().sum::<usize>(), 1);
+    tunnel
+        .client
+        .log()
+        .wait_for("not parked, made before a reload");
+}
+
+#[test]
+fn who_proves_itself_while_trust_changes_does_so_to_those_trusted_now() {
+    let [old, new] = [(); 2].map(|()| Authority::new());
+    let tls = old.server(&["localhost"]);
+    let (came, coming) = mpsc::channel();
+    let (heard, hearing) = mpsc::channel();
+    let (gate, closed) = mpsc::channel::<()>();
+    let closed = Mutex::new(closed);
+    let origin = Origin::start(move |stream| {
+        came.send(()).ok();
+        closed.lock().unwrap().recv().ok();
+        if let Ok(1..) = Wire::accept(stream, Some(&tls)).read(&mut [0]) {
+            heard.send(()).ok();
+        }
+    });
+    let config = Config::new(&trusting(&old, origin.address()));
+    let tunnel = secure_tunnel(&config, origin.address());
+    let mut user = HttpUser::connect(tunnel.address());
+    user.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    coming.recv_timeout(PATIENCE).expect("a connection");
+    config.becomes(
+        &trusting(&new, origin.address()),
+        &tunnel.client,
+        "reload: done",
+    );
+    drop(gate);
+    assert_eq!(user.reply("GET").status, 502);
+    origin.wait_for_open(0);
+    assert_eq!(origin.accepted(), 2, "it is dialled anew");
+    assert!(hearing.try_recv().is_err(), "nobody is asked for anything");
+}
+
 #[test]
 fn a_client_whose_token_has_changed_must_prove_the_new_one() {
     let echo = Origin::echo();
@@ -287,13 +372,10 @@ fn a_client_whose_token_has_changed_must_prove_the_new_one() {
     tunnel.client.log().wait_for("wrong token");
     let mut ended = &session;
     ended.write_all(b"x").ok();
-    common::eventually("the session is over", || {
-        use std::io::Read;
-        match ended.read(&mut [0]) {
-            Ok(0) => Some(()),
-            Ok(_) => None,
-            Err(_) => Some(()),
-        }
+    common::eventually("the session is over", || match ended.read(&mut [0]) {
+        Ok(0) => Some(()),
+        Ok(_) => None,
+        Err(_) => Some(()),
     });
 }
 

@@ -394,6 +394,47 @@ fn a_socket_whose_queue_is_full_is_busy() {
 }
 
 #[test]
+fn who_has_waited_for_a_place_is_dialled_for_by_the_rules_of_now() {
+    let (answer, answers) = mpsc::channel();
+    let answers = std::sync::Mutex::new(answers);
+    let target = Target::start(move |stream, _| {
+        let mut reader = BufReader::new(stream);
+        while let Ok(Some(_)) = head(&mut reader) {
+            answers.lock().unwrap().recv().unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            reader.get_mut().write_all(answer).unwrap();
+        }
+    });
+    let scratch = Scratch::new();
+    let config = |rule: &str| {
+        let json =
+            format!(r#"{{ "allow": [ "{rule}" ], "pool": {{ "max_active_per_target": 1 }} }}"#);
+        scratch.write("client.json", json)
+    };
+    let tunnel = Tunnel::builder()
+        .proxy(target.spec("http"))
+        .client_argument("--config")
+        .client_argument(config(&target.rule()).display().to_string())
+        .start();
+    let log = tunnel.client.log();
+    let mut users = [(); 2].map(|()| HttpUser::connect(tunnel.address()));
+    for user in &mut users {
+        user.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    log.wait_for("waits for a place");
+    let mark = log.mark();
+    config("unix:/run/another.sock");
+    log.wait_for_since(mark, "reload: done");
+    // Whichever of them is served.
+    answer.send(()).unwrap();
+    answer.send(()).unwrap();
+    let mut statuses = users.map(|mut user| user.reply("GET").status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 403]);
+    assert_eq!(target.accepted(), 1);
+}
+
+#[test]
 fn no_path_of_a_forward_proxys_user_is_dialled() {
     let target = Target::greeting(usize::MAX);
     let tunnel = Tunnel::builder()

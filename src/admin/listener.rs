@@ -5,15 +5,15 @@
 //! ```
 //!
 //! There are few of them, and each is bounded in what it may send, hold and take: one request at a time,
-//! answered from its head alone. When one more comes than there may be, the one that has been quiet longest
-//! gives way, so that a monitor that forgets its connections locks nobody out.
+//! answered from its head alone. When one more comes than there may be, one gives way that has had its last answer,
+//! else the one that has been quiet longest, so that a monitor that forgets its connections locks nobody out.
 //!
 //! **Who may.** Where a token is set, who shows it (`Authorization: Bearer`); wrong ones are counted by
 //! address, as passwords are. The page for people is there for everybody: it is where they type the token, and
 //! holds nothing itself. Without a token this machine alone may, but not others' pages that a browser on it
 //! shows: a name that leads here (DNS rebinding) is refused, and so is a change that another origin asks for.
 
-use std::{io, mem, net::IpAddr, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, io, mem, net::IpAddr, net::SocketAddr, time::Duration};
 
 use log::{debug, info};
 use slab::Slab;
@@ -44,6 +44,8 @@ pub struct Admin {
     listen: SocketAddr,
     token: Option<Token>,
     visitors: Slab<Visitor>,
+    /// Connections that linger behind their last answers, the first to do so first; some are closed by now.
+    left: VecDeque<Key>,
     guesses: Guesses,
     denied: Refusals,
     /// That of the page for people.
@@ -91,6 +93,7 @@ impl Admin {
             listen: config.listen,
             token: config.token.clone(),
             visitors: Slab::new(),
+            left: VecDeque::new(),
             guesses: Guesses::default(),
             denied: Refusals::default(),
             policy: page::policy(),
@@ -129,13 +132,22 @@ impl Admin {
                 active: self.clock,
             });
             io.set_deadline(key, Deadline::At(now.instant + HEAD_TIMEOUT));
-            if self.visitors.len() > VISITORS_MAX {
-                let quiet = self.visitors.iter().min_by_key(|(_, it)| it.active);
-                if let Some(quiet) = quiet.map(|(quiet, _)| quiet) {
-                    debug!("admin: more than {VISITORS_MAX} connections, the quietest is closed");
-                    io.close(self.visitors.remove(quiet).key);
-                }
-            }
+            self.make_room(io);
+        }
+    }
+
+    /// Has somebody go where there is one connection too many.
+    fn make_room<N: Net, O: Copy>(&mut self, io: &mut Reactor<N, O>) {
+        if self.visitors.len() + self.left.len() <= VISITORS_MAX {
+            return;
+        }
+        if let Some(left) = self.left.pop_front() {
+            return io.part_now(left);
+        }
+        let quiet = self.visitors.iter().min_by_key(|(_, it)| it.active);
+        if let Some(quiet) = quiet.map(|(quiet, _)| quiet) {
+            debug!("admin: more than {VISITORS_MAX} connections, the quietest is closed");
+            io.close(self.visitors.remove(quiet).key);
         }
     }
 
@@ -316,6 +328,7 @@ impl Admin {
         );
         if close {
             let gone = self.visitors.remove(visitor as usize);
+            self.left.push_back(gone.key);
             return io.farewell_at_most(gone.key, &gone.out, LINGER);
         }
         self.write(io, visitor, now);

@@ -260,16 +260,15 @@ impl Client {
             return Err(Reason::Unsupported);
         }
         let target = Target::from_remote(host, port).map_err(|_| Reason::Unresolvable)?;
-        let allowed = match &target {
+        match &target {
             Target::Inet { port: 0, .. } => return Err(Reason::Unreachable),
-            Target::Inet { host, port } => self.config.allow.may_dial(host, *port),
             // A certificate is for a name.
             Target::Unix(_) if protocol.eq_ignore_ascii_case(HTTPS) => {
                 return Err(Reason::Unsupported);
             }
-            Target::Unix(path) => self.config.allow.permits_socket(path),
-        };
-        if !allowed {
+            Target::Inet { .. } | Target::Unix(_) => {}
+        }
+        if !self.may_dial(&target) {
             return Err(Reason::NotAllowed);
         }
         if self.shared.budget.pressure() >= Pressure::Full {

@@ -6,6 +6,9 @@
 //! winner has to prove who it is. Where the way to the server leads through a proxy, it is the proxy that is
 //! dialled, and asked to lead on, before that. One deadline covers all of it, the wait for the look-up and
 //! the handshake included.
+//!
+//! What may be dialled, and who is trusted, is asked when a dial is started, not when it is queued; a reload has
+//! those that are under way begin anew.
 
 use std::{collections::VecDeque, io::ErrorKind, net::SocketAddr, time::Instant};
 
@@ -149,6 +152,10 @@ impl Client {
             self.network.resolves();
         }
         let (place, whose) = (dial.place(), dial.whose);
+        // It was when its stream was admitted; since then it has waited.
+        if matches!(whose, Whose::Stream(_)) && !self.may_dial(&place) {
+            return self.dial_failed(io, slot, Reason::NotAllowed, now);
+        }
         let class = self.name_class(&place, whose);
         let host = match place {
             Target::Inet { host, .. } => host,
@@ -175,6 +182,41 @@ impl Client {
             if found.is_some_and(|dial| dial.timer == timer && dial.progress == Progress::Queued) {
                 self.start_dial(io, slot, now);
             }
+        }
+    }
+
+    /// Begins the dials of streams anew by the rules, and with the trust, of now; but for those that have yet to
+    /// meet them.
+    pub(super) fn redial<N: Net>(&mut self, io: &mut Reactor<N, Owner>, now: Now) {
+        let begun = |dial: &Dial| {
+            matches!(dial.whose, Whose::Stream(_))
+                && matches!(dial.progress, Progress::Connecting | Progress::Securing(_))
+        };
+        let dials = self.dials.slab.iter().filter(|(_, dial)| begun(dial));
+        let dials: Vec<_> = dials.map(|(slot, dial)| (slot, dial.timer)).collect();
+        for (slot, timer) in dials {
+            // Its slot may have a later tenant, if one before it has ended.
+            let Some(dial) = self.dials.slab.get_mut(slot) else {
+                continue;
+            };
+            if dial.timer != timer {
+                continue;
+            }
+            for attempt in std::mem::take(&mut dial.attempts) {
+                io.close(attempt);
+            }
+            dial.waiting.clear();
+            io.set_deadline(timer, Deadline::At(dial.deadline));
+            self.dials.active -= 1;
+            self.start_dial(io, slot as u32, now);
+        }
+    }
+
+    /// Whether anything there may be dialled for a stream.
+    pub(super) fn may_dial(&self, target: &Target) -> bool {
+        match target {
+            Target::Inet { host, port } => self.config.allow.may_dial(host, *port),
+            Target::Unix(path) => self.config.allow.permits_socket(path),
         }
     }
 
@@ -266,8 +308,7 @@ impl Client {
         self.attempt(io, dial, now);
     }
 
-    /// There is nothing to look up, and one place to try. That it may be dialled was said when its stream
-    /// was admitted.
+    /// There is nothing to look up, and one place to try.
     fn socket_found<N: Net>(
         &mut self,
         io: &mut Reactor<N, Owner>,

@@ -21,7 +21,6 @@ use super::{
     Client, Owner,
     connection::{Cause, Connection},
     links::LinkId,
-    reload::pool_limits,
 };
 use crate::{
     clock::Now,
@@ -132,7 +131,7 @@ impl Client {
         );
         // Origins have waited by their own clocks, and whatever they said of it met nobody here.
         let mut parked = Vec::new();
-        self.pool.set_limits(pool_limits(&self.config), &mut parked);
+        self.pool.give_up(&mut parked);
         for key in parked {
             io.close(key);
         }

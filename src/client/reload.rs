@@ -1,7 +1,9 @@
 //! A new configuration, while the client runs.
 //!
 //! It is taken over whole or not at all. Sessions go on whatever has changed; what may no longer be dialled
-//! is not dialled again, and leaves the pool.
+//! is not dialled again. No connection that was made by the old rules, and under the old roots, carries
+//! anything that it did not carry already: what is parked leaves the pool, what is in use does not come back to
+//! it, and what is being dialled is dialled anew.
 
 use log::{info, warn};
 
@@ -61,7 +63,8 @@ impl Client {
         self.link_tls = Trust::new("--ca", config.ca.clone(), config.identity.clone());
         io.reserve_descriptors(config.limits.descriptors_reserved);
         let mut parked = Vec::new();
-        self.pool.set_limits(pool_limits(&config), &mut parked);
+        self.pool
+            .set_limits(pool_limits(&config), &mut parked, now.instant);
         // Whom it trusts may have changed, and whom it may dial.
         for key in parked {
             io.close(key);
@@ -76,6 +79,7 @@ impl Client {
             admin.set_config(config.admin.as_ref());
         }
         self.config = config.into();
+        self.redial(io, now);
         let can_close = self.closes;
         // What is leaving has closed its listeners.
         if self.links.present.is_up()

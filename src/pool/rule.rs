@@ -2,7 +2,7 @@
 //!
 //! A pool that parks one connection too many hands one user's bytes to another. So everything that is
 //! known about the exchange is written down in one value, and judged in one function, in the order in
-//! which it becomes known; what the pool itself may object (age, drain, size) comes after it.
+//! which it becomes known; what the pool itself may object (age, reload, drain, size) comes after it.
 
 use std::fmt;
 
@@ -52,6 +52,8 @@ pub enum Refusal {
     TiedToUser,
     /// It has reached the age limit.
     TooOld,
+    /// It was made before a reload, by rules and under roots that may be others now.
+    Outdated,
     /// The process is draining.
     Draining,
     /// A limit of the pool is 0.
@@ -60,7 +62,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order in which they are looked for and of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoFinalHead,
         Self::NotFramed,
         Self::NotPersistent,
@@ -70,6 +72,7 @@ impl Refusal {
         Self::Upgraded,
         Self::TiedToUser,
         Self::TooOld,
+        Self::Outdated,
         Self::Draining,
         Self::PoolOff,
     ];
@@ -87,6 +90,7 @@ impl fmt::Display for Refusal {
             Self::Upgraded => "upgraded",
             Self::TiedToUser => "tied to its user",
             Self::TooOld => "too old",
+            Self::Outdated => "made before a reload",
             Self::Draining => "draining",
             Self::PoolOff => "pool off",
         })

@@ -145,6 +145,27 @@ fn a_connection_expires_by_idle_time_or_by_age_whichever_comes_first() {
 }
 
 #[test]
+fn what_was_made_before_the_limits_of_now_leaves_and_does_not_come_back() {
+    let made = Instant::now();
+    let now = made + Duration::from_secs(1);
+    let mut pool = Pool::new(LIMITS);
+    let mut given_up = Vec::new();
+    park(&mut pool, 1, 1, made);
+    park(&mut pool, 1, 2, made);
+    assert_eq!(take(&mut pool, 1, made), Some(2));
+    pool.set_limits(LIMITS, &mut given_up, now);
+    assert_eq!(given_up, [key(1)]);
+    // The one that was in use, and one of which nobody knows which side of it it was made on.
+    for born in [made, now] {
+        let parked = pool.park(&1, key(2), young(born), now);
+        assert_eq!(parked, Parked::Refused(Refusal::Outdated));
+    }
+    assert_eq!(pool.counters().refused(Refusal::Outdated), 2);
+    park(&mut pool, 1, 3, now + Duration::from_nanos(1));
+    assert_eq!(take(&mut pool, 1, now + Duration::from_secs(1)), Some(3));
+}
+
+#[test]
 fn a_connection_whose_time_is_over_leaves_for_the_reason_that_came_first() {
     let now = Instant::now();
     let mut pool = Pool::new(LIMITS);

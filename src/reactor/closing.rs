@@ -53,6 +53,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         }
         if matches!(socket.life, Life::Lingering { .. }) {
             self.lingering -= 1;
+            self.parted.push(socket.owner);
         }
         if let Kind::Listener(listener) = &mut socket.kind {
             self.net.unlisten(listener);

@@ -90,6 +90,8 @@ pub struct Reactor<N: Net, O> {
     /// Bytes given back to sockets, and those inside TLS.
     unread: usize,
     lingering: usize,
+    /// Whose connections lingered, and are closed by now.
+    parted: Vec<O>,
     room: Room,
     /// Closed since the slab was last trimmed.
     closed: usize,
@@ -126,6 +128,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             serial: 0,
             unread: 0,
             lingering: 0,
+            parted: Vec::new(),
             room: Room::unlimited(),
             closed: 0,
             highest: None,

@@ -3,7 +3,8 @@
 //!
 //! All of it has an end: a peer that takes nothing, or goes on sending, is given up, and the sooner the more it
 //! sends. What was not written
-//! by then ends in a reset, because a cut must not look like an end.
+//! by then ends in a reset, because a cut must not look like an end. Until then it is a connection like any other to
+//! whoever counts them: its owner is [told](super::Role::parted) when it is closed.
 
 use std::{
     io::{self, Read},
@@ -20,8 +21,8 @@ use crate::key::Key;
 impl<N: Net, O: Copy> Reactor<N, O> {
     /// Sends FIN, then discards what the peer still sends until it closes, too, is quiet for `idle`,
     /// or [`LINGER_MAX`] has passed. Closing at once would answer its bytes with RST, which can
-    /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is not called
-    /// again.
+    /// destroy what we wrote before the peer has read it (RFC 9112 §9.6). The owner is called no more, but
+    /// for [`Role::parted`](super::Role::parted).
     pub fn linger(&mut self, key: Key, idle: Duration) {
         self.farewell(key, &[], idle);
     }
@@ -46,7 +47,7 @@ impl<N: Net, O: Copy> Reactor<N, O> {
     }
 
     /// Writes `bytes`, however long the peer takes them within `idle` of each other, and then
-    /// [lingers](Reactor::linger). The owner is not called again.
+    /// [lingers](Reactor::linger).
     pub fn farewell(&mut self, key: Key, bytes: &[u8], idle: Duration) {
         let Some(socket) = self.socket(key) else {
             return;
@@ -60,6 +61,16 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         self.lingering += 1;
         self.set_deadline(key, Deadline::idle(idle));
         self.part(key);
+    }
+
+    /// Closes a connection that lingers, if it still does: another is to have its place.
+    pub fn part_now(&mut self, key: Key) {
+        if let Some(socket) = self.sockets.get(key.index as usize)
+            && socket.serial == key.serial
+            && matches!(socket.life, Life::Lingering { .. })
+        {
+            self.part_for_good(key);
+        }
     }
 
     /// Gives up what is still to be written on connections that are left: the process ends.

@@ -34,6 +34,9 @@ pub trait Role<N: Net> {
     /// A name that was pending has an answer.
     fn resolved(&mut self, io: &mut Reactor<N, Self::Owner>, name: &str, found: &Found, now: Now);
 
+    /// A connection of this owner that was left to [linger](Reactor::linger) is closed.
+    fn parted(&mut self, _: Self::Owner) {}
+
     /// The operator asks to end; asked a second time, at once.
     fn stop(&mut self, io: &mut Reactor<N, Self::Owner>, now: Now);
 
@@ -168,6 +171,9 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             self.expired(role, key);
         }
         let flushed = role.flush(self, self.now);
+        for owner in std::mem::take(&mut self.parted) {
+            role.parted(owner);
+        }
         self.put_off();
         self.sweep();
         if role.is_over() {

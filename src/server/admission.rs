@@ -1,7 +1,7 @@
 //! How many users there may be: in all, of each proxy, of each client, of each source, and how fast they come.
 //!
 //! A user takes a place when it is accepted; [`Fronts`](super::fronts::table::Fronts), which owns the places,
-//! gives each back when its front goes. Whoever is over a limit is refused, which is counted, and said at most
+//! gives each back when its connection is closed. Whoever is over a limit is refused, which is counted, and said at most
 //! once a second.
 //!
 //! Where a user comes from is a question of its own, [`Admission::seat`]: it may be answered later than the rest,

@@ -385,7 +385,7 @@ impl Server {
 
     /// Closes after a response, so that it is not lost to a reset.
     fn close_answered<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        let key = self.fronts.remove(front as usize).key;
+        let key = self.leave_front(io, front);
         io.linger(key, self.config.timeouts.linger);
     }
 
@@ -482,7 +482,7 @@ impl Server {
         front: u32,
         answer: &[u8],
     ) {
-        let key = self.fronts.remove(front as usize).key;
+        let key = self.leave_front(io, front);
         io.farewell(key, answer, self.config.timeouts.linger);
     }
 

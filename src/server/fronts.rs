@@ -178,12 +178,20 @@ impl Server {
 
     /// A front without a stream goes.
     pub(super) fn close_front<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        io.close(self.fronts.remove(front as usize).key);
+        io.close(self.fronts.remove(front as usize));
+    }
+
+    /// A front without a stream goes, and its socket when its user has read what it was told, or a little later;
+    /// it has its place until then.
+    pub(super) fn leave_front<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) -> Key {
+        let (key, place) = self.fronts.leave(front as usize);
+        io.set_owner(key, Owner::Left(place));
+        key
     }
 
     /// A front without a stream goes, so that its user does not take it for an orderly end.
     pub(super) fn abort_front<N: Net>(&mut self, io: &mut Reactor<N, Owner>, front: u32) {
-        io.abort(self.fronts.remove(front as usize).key);
+        io.abort(self.fronts.remove(front as usize));
     }
 
     /// The user of a front is meant for this proxy, one of those at its listener.
@@ -359,7 +367,13 @@ impl Server {
         let Some(found) = self.fronts.get(front as usize) else {
             return;
         };
-        let (link, key) = (found.link, found.key);
+        let &Front {
+            key,
+            link,
+            user,
+            proxy,
+            ..
+        } = found;
         match found.state {
             State::Introducing { .. } => self.refuse_unintroduced(io, front, TOO_SLOW, io.now()),
             State::Securing(..) => self.drop_unsecured(io, front),
@@ -410,12 +424,12 @@ impl Server {
                     let idle = self.config.timeouts.half_close;
                     return io.set_deadline(key, Deadline::idle(idle));
                 };
-                let gone = self.fronts.remove(front as usize);
-                self.log_end(gone.user, gone.proxy, &ended, io.now());
+                self.log_end(user, proxy, &ended, io.now());
                 if cut {
-                    io.abort(key);
+                    self.abort_front(io, front);
                 } else {
                     // What the kernel still holds for the user is not taken from it.
+                    let key = self.leave_front(io, front);
                     io.linger(key, self.config.timeouts.linger);
                 }
             }
@@ -475,18 +489,16 @@ impl Server {
             | State::Head(_)
             | State::Socks(_)
             | State::Named(_) => {}
-            State::Raw(_) => {
-                let key = self.fronts.remove(front as usize).key;
-                match ended.end {
-                    StreamEnd::Closed => io.close(key),
-                    // What the kernel still holds for the user is not taken from it; but nobody is
-                    // there for whom it could send on.
-                    StreamEnd::Disconnected(How::Orderly, _) => {
-                        io.linger_at_most(key, self.config.timeouts.linger);
-                    }
-                    _ => io.abort(key),
+            State::Raw(_) => match ended.end {
+                StreamEnd::Closed => self.close_front(io, front),
+                // What the kernel still holds for the user is not taken from it; but nobody is
+                // there for whom it could send on.
+                StreamEnd::Disconnected(How::Orderly, _) => {
+                    let key = self.leave_front(io, front);
+                    io.linger_at_most(key, self.config.timeouts.linger);
                 }
-            }
+                _ => self.abort_front(io, front),
+            },
             State::Connect(_, spoken) => match (ended.end, spoken) {
                 (StreamEnd::Disconnected(_, reason), Spoken::Http) => {
                     self.answer_error(io, front, reason.status(), reason.word());
@@ -511,7 +523,7 @@ impl Server {
         match (rest, self.fronts.get(owner as usize)) {
             (Some(rest), Some(&Front { user, proxy, .. })) => {
                 self.log_end(user, proxy, &ended, now);
-                let key = self.fronts.remove(owner as usize).key;
+                let key = self.leave_front(io, owner);
                 io.farewell(key, &rest, self.config.timeouts.half_close);
             }
             _ => self.stream_ended(io, owner, ended, now),

@@ -96,6 +96,8 @@ pub enum Owner {
     Away(u32),
     /// A user's connection.
     Front(u32),
+    /// One that its front has left, by the place that it still has.
+    Left(u32),
     /// A rate for which streams wait.
     Rate(RateId),
     /// The end of the drain.
@@ -503,7 +505,12 @@ impl<N: Net> Role<N> for Server {
                 }
             }
             Owner::Visitor(visitor) => self.visitor_ready(io, visitor, now),
-            Owner::Away(_) | Owner::Rate(_) | Owner::Drain | Owner::Upgrade | Owner::Files => {}
+            Owner::Left(_)
+            | Owner::Away(_)
+            | Owner::Rate(_)
+            | Owner::Drain
+            | Owner::Upgrade
+            | Owner::Files => {}
         }
     }
 
@@ -528,7 +535,13 @@ impl<N: Net> Role<N> for Server {
                     admin.timeout(io, visitor);
                 }
             }
-            Owner::Clients | Owner::Listener(_) | Owner::Admin => {}
+            Owner::Clients | Owner::Listener(_) | Owner::Left(_) | Owner::Admin => {}
+        }
+    }
+
+    fn parted(&mut self, owner: Owner) {
+        if let Owner::Left(place) = owner {
+            self.fronts.closed(place);
         }
     }
 

@@ -75,7 +75,7 @@ impl Server {
                 .instant
                 .saturating_duration_since(self.started)
                 .as_secs_f64(),
-            users: self.fronts.len(),
+            users: self.fronts.connections(),
             streams_opened: self.opened,
             bytes_up: self.carried.sent,
             bytes_down: self.carried.received,

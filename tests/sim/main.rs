@@ -198,7 +198,7 @@ const FOUND: [u64; 4] = [
 ];
 
 /// What cannot happen here, or nowhere at all.
-const NEVER: [&str; 11] = [
+const NEVER: [&str; 12] = [
     // No stream is opened where there is no client; where memory or dials are short, the side that
     // knows says so, and the other has it from there.
     "end at the client: client_not_connected",
@@ -214,6 +214,8 @@ const NEVER: [&str; 11] = [
     // TLS takes its chance from elsewhere, so no seed would tell the same story twice.
     "end at the client: tls_failed",
     "end at the server: tls_failed",
+    // Nobody reloads.
+    "not parked: made before a reload",
     // An exchange ends answered or its connection with it, and an upgraded one is raw: these guard the
     // rule against what its caller rules out today.
     "not parked: no final response",

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Still {
     /// Of streams and timers.
     events: usize,
+    parted: usize,
     is_over: bool,
 }
 
@@ -46,6 +47,11 @@ impl Role<MioNet> for Still {
     }
 
     fn resolved(&mut self, _: &mut Reactor<MioNet, Entry>, _: &str, _: &Found, _: Now) {}
+
+    fn parted(&mut self, owner: Entry) {
+        assert_eq!(owner, Entry::Stream);
+        self.parted += 1;
+    }
 
     fn stop(&mut self, _: &mut Reactor<MioNet, Entry>, _: Now) {}
 
@@ -168,6 +174,38 @@ fn what_nobody_wants_is_read_in_turns_from_one_as_from_the_other() {
         let _ = io
             .turn(&mut Still::default(), Flushed::Idle)
             .expect("a turn");
+    }
+    io.check_invariants();
+}
+
+#[test]
+fn whose_connection_lingers_is_told_when_it_is_closed_and_once() {
+    let io = &mut reactor();
+    let (keys, mut users) = connections(io, 4);
+    io.close(keys[3]);
+    for key in &keys[..3] {
+        io.farewell(*key, b"bye", PATIENCE);
+        io.linger(*key, PATIENCE);
+    }
+    let still = &mut Still::default();
+    let _ = io.turn(still, Flushed::More).expect("a turn");
+    assert_eq!((still.parted, io.lingering()), (0, 3));
+    io.part_now(keys[0]);
+    io.part_now(keys[0]);
+    let _ = io.turn(still, Flushed::More).expect("a turn");
+    assert_eq!((still.parted, io.lingering()), (1, 2));
+    users.remove(1);
+    while io.lingering() > 1 {
+        let _ = io.turn(still, Flushed::Idle).expect("a turn");
+    }
+    assert_eq!(still.parted, 2);
+    io.part_from_all();
+    let _ = io.turn(still, Flushed::More).expect("a turn");
+    assert_eq!((still.parted, io.lingering()), (3, 0));
+    for mut user in users {
+        let mut said = Vec::new();
+        user.read_to_end(&mut said).expect("an end");
+        assert!(matches!(&said[..], b"bye" | b""), "{said:?}");
     }
     io.check_invariants();
 }

@@ -1,7 +1,8 @@
 //! All fronts, by their slots, each with the place that its user has taken.
 //!
 //! A front comes and goes through here alone, so that its place is given back when it goes, however that
-//! comes about.
+//! comes about. A connection that its front leaves before it is closed has its place until it is: who stays to
+//! send on after the last answer has a descriptor as everybody has.
 
 use std::{
     net::IpAddr,
@@ -16,27 +17,23 @@ use super::{Front, as_v6};
 use crate::{
     config::{ClientId, ServerLimits},
     key::Key,
-    server::admission::{Admission, Full},
-    tunnel::ids::{ProxyId, UserId},
+    server::admission::{Admission, Full, Place},
+    tunnel::ids::ProxyId,
 };
 
 /// The fronts, and who may have one.
 pub(in crate::server) struct Fronts {
     slab: Slab<Front>,
+    /// Places of connections that are left, and not closed yet.
+    left: Slab<Place>,
     pub admission: Admission,
-}
-
-/// What is still of interest of a front that is gone.
-pub(in crate::server) struct Gone {
-    pub key: Key,
-    pub proxy: u32,
-    pub user: UserId,
 }
 
 impl Fronts {
     pub fn new(limits: &ServerLimits, now: Instant) -> Fronts {
         Fronts {
             slab: Slab::new(),
+            left: Slab::new(),
             admission: Admission::new(limits, now),
         }
     }
@@ -82,22 +79,30 @@ impl Fronts {
         }
     }
 
-    /// Lets a user go, whose socket is the caller's to close.
-    pub fn remove(&mut self, front: usize) -> Gone {
-        let Front {
-            key,
-            proxy,
-            user,
-            place,
-            ..
-        } = self.slab.remove(front);
+    /// Lets a user go, whose socket is the caller's to close at once.
+    pub fn remove(&mut self, front: usize) -> Key {
+        let Front { key, place, .. } = self.slab.remove(front);
         self.admission.release(place);
-        Gone { key, proxy, user }
+        key
+    }
+
+    /// Lets a user go, whose socket is the caller's to leave; its place is to be given back when that is
+    /// [closed](Fronts::closed).
+    pub fn leave(&mut self, front: usize) -> (Key, u32) {
+        let Front { key, place, .. } = self.slab.remove(front);
+        (key, self.left.insert(place) as u32)
+    }
+
+    /// A connection that was left is closed.
+    pub fn closed(&mut self, left: u32) {
+        self.admission.release(self.left.remove(left as usize));
     }
 
     /// Lets all go; their sockets.
     pub fn remove_all(&mut self) -> Vec<Key> {
-        let Fronts { slab, admission } = self;
+        let Fronts {
+            slab, admission, ..
+        } = self;
         slab.drain()
             .map(|front| {
                 admission.release(front.place);
@@ -126,6 +131,11 @@ impl Fronts {
         self.slab.len()
     }
 
+    /// How many connections users have, those that are left and not closed yet among them.
+    pub fn connections(&self) -> usize {
+        self.slab.len() + self.left.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
@@ -135,12 +145,16 @@ impl Fronts {
         if self.slab.is_empty() && self.slab.capacity() > TRIM_MIN {
             self.slab = Slab::new();
         }
+        if self.left.is_empty() && self.left.capacity() > TRIM_MIN {
+            self.left = Slab::new();
+        }
     }
 
     /// Panics where the invariants do not hold.
     pub fn check_invariants(&self) {
-        let places = self.slab.iter().map(|(_, front)| &front.place);
-        self.admission.check_invariants(places);
+        let of_fronts = self.slab.iter().map(|(_, front)| &front.place);
+        let left = self.left.iter().map(|(_, place)| place);
+        self.admission.check_invariants(of_fronts.chain(left));
     }
 }
 
