@@ -24,7 +24,8 @@
 //! | 11   | goaway           | both   | 0      | JSON [`Goaway`](super::control::Goaway)           |
 //! | 12   | proxy_close      | client | 0      | JSON [`ProxyClose`](super::control::ProxyClose), where welcome says `closes` |
 //!
-//! Flags stand on proxy_data alone: `MESSAGE_END` (1), `FIN` (2), `FINAL` (4), `KEEP` (8).
+//! Flags stand on proxy_data alone: `MESSAGE_END` (1), `FIN` (2), `FINAL` (4), `KEEP` (8). A stream that is an
+//! exchange may be upgraded where its proxy_connect says that the user asked for it.
 //!
 //! **Version rule.** The WebSocket subprotocol `siding.1` is the version. Within it a newer peer may
 //! add fields to any JSON payload, which an older one ignores, and may send frames of kind 128 to

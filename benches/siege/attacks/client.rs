@@ -147,6 +147,37 @@ pub fn overspends(ground: &Ground, score: &Score) {
     });
 }
 
+/// Pings, requests to close nothing, and credit for streams that are gone: as many to a system call as there
+/// may be, and read as fast as they come.
+pub fn floods(ground: &Ground, score: &Score) {
+    const BYTES: usize = 48 * 1024;
+    let tls = without_tickets(&ground.ca);
+    let close = siding_frame(0, kind::PROXY_CLOSE, 0, br#"{"proxy_id":"a-1-1"}"#);
+    let credit = siding_frame(1, kind::PROXY_CREDIT, 0, &[0, 0, 0, 1]);
+    let of = |one: Vec<u8>| one.repeat(BYTES / one.len());
+    let floods = [
+        of(frame(0x9, b"")),
+        frame(0x2, &of(close)),
+        frame(0x2, &of(credit)),
+    ];
+    score.repeat(HOSTILE_CLIENTS, |index| {
+        let mut link = expose(&tls, ground, index)?;
+        // So that there was a stream.
+        reset(&dial(exposed(ground, index))?);
+        while opened(&mut link)?.is_empty() {}
+        for flood in floods.iter().cycle() {
+            link.send_raw(flood)?;
+            link.send_raw(&frame(0x9, b"read"))?;
+            while link.read_frame()? != (0xa, b"read".to_vec()) {}
+            score.add(1);
+            if score.is_over() {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    });
+}
+
 /// Those who come and are slow about it: a third of them each way.
 pub fn slow_handshakes(ground: &Ground, score: &Score) {
     let tls = without_tickets(&ground.ca);

@@ -94,6 +94,12 @@ pub const ALL: &[Attack] = &[
         client::overspends,
     ),
     Attack::new(
+        "client-floods",
+        "comes in by its own token, and sends nothing but pings and frames of a few bytes",
+        "floods",
+        client::floods,
+    ),
+    Attack::new(
         "client-slow-handshakes",
         "500 at a time that say nothing, shake hands and are silent, or upgrade byte by byte",
         "handshakes",
