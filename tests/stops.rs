@@ -425,7 +425,7 @@ impl Crowd {
         /// The budget, and as much again for all that is none of the users' bytes.
         const GROWTH_MAX: u64 = 2 * (4 << 20);
         let sides = [&self.tunnel.server, &self.tunnel.client];
-        let memory = sides.map(|side| side.private_bytes());
+        let memory = sides.map(|side| side.written_bytes());
         let ((), tally) = visited(self.tunnel.proxy(2), self.tunnel.proxy(3), || {
             others();
             // With all that the others hold.
@@ -441,7 +441,7 @@ impl Crowd {
         let grown: Vec<u64> = sides
             .iter()
             .zip(memory)
-            .map(|(side, before)| side.private_bytes().saturating_sub(before))
+            .map(|(side, before)| side.written_bytes().saturating_sub(before))
             .collect();
         println!("{tally:?}, grown by {grown:?} bytes");
         assert!(grown.iter().all(|grown| *grown < GROWTH_MAX), "{grown:?}");
