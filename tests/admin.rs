@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     CLIENT, HttpOrigin, HttpUser, Metrics, Origin, PATIENCE, Reply, Scratch, Siding, Tunnel,
-    connect, echoes, eventually, expect_closed_at_once, refusing, run,
+    connect, echoes, eventually, expect_closed_at_once, free_port, refusing, run,
 };
 use serde_json::Value;
 
@@ -719,14 +719,16 @@ fn a_person_sees_tables_and_a_program_what_was_answered() {
 
 #[test]
 fn who_watches_sees_it_again_each_second_even_after_a_restart() {
-    let mut server = Siding::start(["server", "--listen", ANY, "--admin", ANY]);
-    let admin = server.admin_address().to_string();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let words = ["server", "--listen", ANY, "--admin", &*admin];
+    let mut server = Siding::start(words);
+    server.admin_address();
     let watching = Siding::start(["status", "--watch", "--admin", &admin]);
     watching.log().wait_for_count(2, "siding server ");
     server.kill();
     watching.log().wait_for("nobody answers");
     let mark = watching.log().mark();
-    let _server = Siding::start(["server", "--listen", ANY, "--admin", &admin]);
+    let _server = Siding::start(words);
     watching.log().wait_for_since(mark, "siding server ");
     let mut watching = watching;
     watching.interrupt();

@@ -170,7 +170,9 @@ fn sessions_go_on_while_nobody_takes_the_servers_place() {
 
 /// Proxies that every server opens at the same places.
 fn steady(proxies: &[(&str, SocketAddr)]) -> Builder {
-    let mut tunnel = Tunnel::builder().allow("127.0.0.1:*");
+    let mut tunnel = Tunnel::builder()
+        .listen_again()
+        .allow("127.0.0.1:*");
     for (kind, target) in proxies {
         tunnel = tunnel.proxy(format!("{kind}:{}:{target}", free_port()));
     }

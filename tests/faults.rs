@@ -35,7 +35,10 @@ const SOON: Duration = Duration::from_secs(10);
 #[test]
 fn a_killed_server_ends_its_streams_and_the_client_finds_the_next_one() {
     let origin = Origin::source(1, ENDLESS);
-    let mut tunnel = Tunnel::to("tcp", origin.address());
+    let mut tunnel = Tunnel::builder()
+        .listen_again()
+        .to("tcp", origin.address())
+        .start();
     let user = user_in_the_middle(&tunnel, 1);
     tunnel.server.kill();
     expect_cut_short(user);

@@ -196,6 +196,7 @@ fn a_client_asks_for_what_is_new_and_gives_back_what_is_not_wanted() {
     let first = exposes(&[tcp(kept, &one), tcp(moved, &one), tcp(gone, &one)], "");
     let config = Config::new(&first);
     let mut tunnel = Tunnel::builder()
+        .listen_again()
         .client_argument("--config")
         .client_argument(config.argument())
         .start();

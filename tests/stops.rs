@@ -47,7 +47,7 @@ impl Scene {
     fn set() -> Self {
         let (targets, echo) = (Targets::start(), Origin::echo());
         let (digest, bodies) = (Origin::digest(), echoing_bodies());
-        let mut plan = Tunnel::builder().allow("127.0.0.1:*");
+        let mut plan = Tunnel::builder().listen_again().allow("127.0.0.1:*");
         for (kind, target) in [
             ("tcp", targets.raw.address()),
             ("http", targets.http.address()),
@@ -293,6 +293,7 @@ fn a_target_killed_under_load_ends_its_own_sessions_and_no_other() {
     let (digest, bodies) = (Origin::digest(), echoing_bodies());
     let spec = |kind: &str, target: SocketAddr| format!("{kind}:{}:{target}", free_port());
     let mut target = Tunnel::builder()
+        .listen_again()
         .proxy(spec("tcp", targets.raw.address()))
         .proxy(spec("http", targets.http.address()))
         .proxy(spec("ssh", digest.address()))

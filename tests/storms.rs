@@ -148,6 +148,7 @@ fn five_hundred_clients_that_come_back_at_once_all_come_in() {
     raise_descriptor_limit(2 * (REAL + RAW) + 500);
     let echo = Origin::echo();
     let mut tunnel = Tunnel::builder()
+        .listen_again()
         .to("tcp", echo.address())
         .server_config(r#"{ "limits": { "handshakes": 32 } }"#)
         .start();
