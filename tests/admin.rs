@@ -3,7 +3,6 @@
 mod common;
 
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
@@ -747,7 +746,7 @@ fn who_watches_with_a_token_that_is_no_longer_right_stops_and_shuts_nobody_out()
     let words = ["status", "--watch", "--admin", &*admin];
     let mut watching = Siding::start(words.iter().chain(&["--admin-token-file", &*at_watcher]));
     watching.log().wait_for_count(2, "siding server ");
-    fs::write(&at_server, new).unwrap();
+    scratch.write("server", new);
     server.signal("HUP");
     assert_eq!(watching.wait().code(), Some(1));
     watching.log().wait_for("does not take this token");

@@ -260,8 +260,8 @@ fn the_certificate_is_that_of_the_name_asked_for_and_is_read_again_on_a_hangup()
     let mut old = tls_user(authority.client(), proxy, "second.test");
     echoes_over_tls(&mut old);
     let third = authority.files(&["third.test"]);
-    fs::copy(&third.0, &second.0).expect("replaced");
-    fs::copy(&third.1, &second.1).expect("replaced");
+    fs::rename(&third.0, &second.0).expect("replaced");
+    fs::rename(&third.1, &second.1).expect("replaced");
     tunnel.server.signal("HUP");
     tunnel
         .server
@@ -272,9 +272,13 @@ fn the_certificate_is_that_of_the_name_asked_for_and_is_read_again_on_a_hangup()
     echoes_over_tls(&mut old);
 
     // What cannot be used changes nothing.
+    let mark = tunnel.server.log().mark();
     fs::write(&second.1, "no key").expect("replaced");
     tunnel.server.signal("HUP");
-    let line = tunnel.server.log().wait_for("reload: nothing changed");
+    let line = tunnel
+        .server
+        .log()
+        .wait_for_since(mark, "reload: nothing changed");
     assert!(line.contains("second.test.key"), "{line}");
     echoes_over_tls(&mut tls_user(authority.client(), proxy, "third.test"));
     tunnel.client.signal("HUP");

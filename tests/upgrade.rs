@@ -157,7 +157,7 @@ fn a_process_that_cannot_start_changes_nothing() {
             "cannot listen on",
         ),
     ] {
-        fs::write(&config, wrong).expect("written");
+        scratch.write("server.json", wrong);
         let mark = tunnel.server.log().mark();
         tunnel.server.signal("USR2");
         let line = tunnel
@@ -169,7 +169,7 @@ fn a_process_that_cannot_start_changes_nothing() {
         echoes(&session);
         echoes(&connect(at(port)));
     }
-    fs::write(&config, good).expect("written");
+    scratch.write("server.json", good);
     let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
     echoes(&session);
     echoes(&connect(at(port)));
@@ -476,7 +476,7 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
         .find_map(|word| word.parse::<SocketAddr>().ok());
     let exposed = exposed.expect("the line says where");
     kept.push(manager.expect_to_keep(&name(exposed)));
-    fs::write(&path, config(&[port])).expect("written");
+    scratch.write("server.json", config(&[port]));
     server.signal("HUP");
     let (said, _) = manager.next();
     let stamp = said
@@ -555,7 +555,7 @@ fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
     );
     manager.expect_to_keep(&name(before));
     manager.expect("READY=1\n");
-    fs::write(&path, config(after)).expect("written");
+    scratch.write("server.json", config(after));
     let first = server.pid().to_string();
     let successor = Successor::of(&server, &first);
     // It listens to the main process alone (NotifyAccess=main).
