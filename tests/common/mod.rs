@@ -67,7 +67,7 @@ pub use self::{
     tls::{Authority, TlsUser, Wire, tls_user},
     traffic::{Targets, Told, Traffic},
     tunnel::{Builder, CLIENT, Siding, Tunnel},
-    visitors::{Tally, echoing_bodies, visited},
+    visitors::{STAYING, Tally, echoing_bodies, visited},
     websocket::{Refusal, WebSocketPeer, text_of_http_answer},
 };
 
