@@ -172,7 +172,9 @@ fn sessions_go_on_while_nobody_takes_the_servers_place() {
 fn steady(proxies: &[(&str, SocketAddr)]) -> Builder {
     let mut tunnel = Tunnel::builder()
         .listen_again()
-        .allow("127.0.0.1:*");
+        .allow("127.0.0.1:*")
+        // Those that leave outlive the test, however slow that is.
+        .server_config(r#"{ "timeouts": { "drain": "2m" } }"#);
     for (kind, target) in proxies {
         tunnel = tunnel.proxy(format!("{kind}:{}:{target}", free_port()));
     }

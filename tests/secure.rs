@@ -364,13 +364,15 @@ fn a_crowd_that_says_nothing_takes_no_time_from_who_shakes_hands() {
     let authority = Authority::new();
     let echo = Origin::echo();
     let target = echo.address();
-    let (_tunnel, proxy) = tunnel_with_tls_at(&authority, "tcp", target, "");
+    let (tunnel, proxy) = tunnel_with_tls_at(&authority, "tcp", target, "");
     let silent: Vec<TcpStream> = (0..SILENT).map(|_| connect(proxy)).collect();
     let began = Instant::now();
     let mut user = tls_user(authority.client(), proxy, "localhost");
     echoes_over_tls(&mut user);
     let took = began.elapsed();
     assert!(took < AT_ONCE, "in after {took:?}");
+    // It was nobody's turn but its own that it waited for.
+    assert_eq!(tunnel.server.log().count("handshakes are under way"), 0);
     silent.into_iter().for_each(common::reset);
 }
 
