@@ -3,7 +3,6 @@
 mod common;
 
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
@@ -12,7 +11,8 @@ use std::{
 
 use common::{
     AT_ONCE, CLIENT, HttpOrigin, HttpUser, Metrics, Origin, PATIENCE, Reply, Scratch, Siding,
-    Tunnel, connect, echoes, eventually, eventually_within, expect_closed_at_once, refusing, run,
+    Tunnel, connect, echoes, eventually, eventually_within, expect_closed_at_once, free_port,
+    refusing, run,
 };
 use serde_json::Value;
 
@@ -743,14 +743,16 @@ fn a_person_sees_tables_and_a_program_what_was_answered() {
 
 #[test]
 fn who_watches_sees_it_again_each_second_even_after_a_restart() {
-    let mut server = Siding::start(["server", "--listen", ANY, "--admin", ANY]);
-    let admin = server.admin_address().to_string();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let words = ["server", "--listen", ANY, "--admin", &*admin];
+    let mut server = Siding::start(words);
+    server.admin_address();
     let watching = Siding::start(["status", "--watch", "--admin", &admin]);
     watching.log().wait_for_count(2, "siding server ");
     server.kill();
     watching.log().wait_for("nobody answers");
     let mark = watching.log().mark();
-    let _server = Siding::start(["server", "--listen", ANY, "--admin", &admin]);
+    let _server = Siding::start(words);
     watching.log().wait_for_since(mark, "siding server ");
     let mut watching = watching;
     watching.interrupt();
@@ -769,7 +771,7 @@ fn who_watches_with_a_token_that_is_no_longer_right_stops_and_shuts_nobody_out()
     let words = ["status", "--watch", "--admin", &*admin];
     let mut watching = Siding::start(words.iter().chain(&["--admin-token-file", &*at_watcher]));
     watching.log().wait_for_count(2, "siding server ");
-    fs::write(&at_server, new).unwrap();
+    scratch.write("server", new);
     server.signal("HUP");
     assert_eq!(watching.wait().code(), Some(1));
     watching.log().wait_for("does not take this token");

@@ -78,10 +78,11 @@ fn a_half_closed_stream_that_is_given_up_looks_cut_to_whoever_waits_for_more() {
         let (read, report) = mpsc::channel();
         let target = Origin::start(move |mut stream| {
             stream.write_all(b"target").unwrap();
+            let mut got = vec![0; 4];
+            stream.read_exact(&mut got).unwrap();
             if !user_ends {
                 stream.shutdown(Shutdown::Write).unwrap();
             }
-            let mut got = Vec::new();
             let end = stream.read_to_end(&mut got).map_err(|error| error.kind());
             read.send((got, end.is_ok())).unwrap();
             if user_ends {
@@ -97,10 +98,12 @@ fn a_half_closed_stream_that_is_given_up_looks_cut_to_whoever_waits_for_more() {
             .start();
         let mut user = connect(tunnel.address());
         user.write_all(b"user").unwrap();
+        // Nobody ends before the other has begun: the deadline is not for that.
+        let mut got = vec![0; 6];
+        user.read_exact(&mut got).unwrap();
         if user_ends {
             user.shutdown(Shutdown::Write).unwrap();
         }
-        let mut got = Vec::new();
         let end = user.read_to_end(&mut got);
         assert_eq!((&*got, end.is_ok()), (&b"target"[..], !user_ends));
         let heard = report.recv_timeout(PATIENCE).unwrap();
@@ -346,9 +349,14 @@ fn an_origin_that_keeps_connections_for_a_second_is_asked_again_within_it() {
     });
     let tunnel = Tunnel::to("http", origin.address());
     let mut user = HttpUser::connect(tunnel.address());
-    for _ in 0..3 {
-        assert_eq!(user.get("/").text(), "1");
-    }
+    // On a busy machine a second may have passed by then.
+    let mut last = String::new();
+    eventually("a connection answers twice", || {
+        let answer = user.get("/").text();
+        let is_again = answer == last;
+        last = answer;
+        is_again.then_some(())
+    });
     // Before its origin would close it.
     origin.wait_for_open(0);
 }

@@ -170,7 +170,11 @@ fn sessions_go_on_while_nobody_takes_the_servers_place() {
 
 /// Proxies that every server opens at the same places.
 fn steady(proxies: &[(&str, SocketAddr)]) -> Builder {
-    let mut tunnel = Tunnel::builder().allow("127.0.0.1:*");
+    let mut tunnel = Tunnel::builder()
+        .listen_again()
+        .allow("127.0.0.1:*")
+        // Those that leave outlive the test, however slow that is.
+        .server_config(r#"{ "timeouts": { "drain": "2m" } }"#);
     for (kind, target) in proxies {
         tunnel = tunnel.proxy(format!("{kind}:{}:{target}", free_port()));
     }

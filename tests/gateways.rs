@@ -37,7 +37,7 @@ fn carries_everything(
         .url(format!("{scheme}://localhost:{port}/edge/link"))
         .token("a token of sixteen bytes")
         // Silence is broken by pings: the gateway must let them through.
-        .client_config(r#"{ "timeouts": { "ping": "300ms", "pong": "2s" } }"#)
+        .client_config(r#"{ "timeouts": { "ping": "300ms", "pong": "10s" } }"#)
         .to("tcp", digest.address())
         .to("tcp", echo.address())
         .to("http", http.address());

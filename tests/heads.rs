@@ -488,7 +488,7 @@ fn a_user_that_does_not_wait_for_answers_costs_no_more_than_its_share() {
     let mut user = HttpUser::connect(tunnel.address());
     user.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait_for_open(1);
-    let before = tunnel.server.private_bytes();
+    let before = tunnel.server.written_bytes();
     // As much as the kernel takes, and more: the server does not read it.
     let request = format!(
         "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
@@ -509,7 +509,7 @@ fn a_user_that_does_not_wait_for_answers_costs_no_more_than_its_share() {
         }
     });
     assert!(sent < pipelined.len(), "the user was never stopped");
-    let held = tunnel.server.private_bytes().saturating_sub(before);
+    let held = tunnel.server.written_bytes().saturating_sub(before);
     assert!(held < 1 << 20, "{held} B held of {sent} B");
     stream.set_nonblocking(false).unwrap();
     answer.send(()).unwrap();

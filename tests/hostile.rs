@@ -443,16 +443,21 @@ fn strangers_who_stay_after_they_were_refused_hold_no_more_than_those_who_shake_
 
 #[test]
 fn silence_ends_at_the_handshake_deadline() {
-    let server_config = r#"{ "timeouts": { "handshake": "300ms" } }"#;
+    let server_config = r#"{ "timeouts": { "handshake": "1s" } }"#;
     let tunnel = Tunnel::builder()
         .to("tcp", refusing())
         .server_config(server_config)
         .start();
     let link = tunnel.link();
-    // Without a byte, within the request, and after the upgrade.
-    for request in ["", "GET / HTTP/1.1\r\nHost: a\r\nUpgr"] {
+    // Without a byte, within the request, and after the upgrade: all at the same time.
+    let mut peers = [(); 2].map(|()| WebSocketPeer::siding(link));
+    peers[1].send_raw(&[0x82]).ok();
+    let strangers = ["", "GET / HTTP/1.1\r\nHost: a\r\nUpgr"].map(|request| {
         let mut stream = connect(link);
         stream.write_all(request.as_bytes()).unwrap();
+        (stream, request)
+    });
+    for (mut stream, request) in strangers {
         stream.set_read_timeout(Some(SPAN)).unwrap();
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
@@ -460,10 +465,9 @@ fn silence_ends_at_the_handshake_deadline() {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{request:?}"),
         }
     }
-    WebSocketPeer::siding(link).wait_for_refusal();
-    let mut slow = WebSocketPeer::siding(link);
-    slow.send_raw(&[0x82]).unwrap();
-    slow.wait_for_refusal();
+    for peer in peers {
+        peer.wait_for_refusal();
+    }
     still_takes_clients(link);
 }
 

@@ -3,7 +3,6 @@
 mod common;
 
 use std::{
-    fs,
     io::{self, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     process::{ChildStdin, Command, Stdio},
@@ -385,8 +384,8 @@ fn a_reload_takes_over_how_it_is_logged() {
     let server = Siding::start(["server", "--config", &config.display().to_string()]);
     server.log().wait_for("[INFO] listening for clients on ");
     let becomes = |log: &str, said: &str| {
-        fs::write(&config, json(log)).expect("written");
         let mark = server.log().mark();
+        scratch.write("server.json", json(log));
         server.signal("HUP");
         server.log().wait_for_since(mark, said)
     };

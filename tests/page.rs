@@ -6,7 +6,7 @@ use std::{io::ErrorKind, io::Read, net::SocketAddr};
 
 use common::{
     Browser, CLIENT, HttpOrigin, HttpUser, Origin, Reply, Scratch, Siding, Then, Tunnel, connect,
-    echoes, eventually,
+    echoes, eventually, free_port,
 };
 use serde_json::{Value, json};
 
@@ -181,8 +181,10 @@ fn a_person_sees_what_there_is_as_it_changes_and_closes_a_session_by_keyboard() 
 fn a_person_is_told_when_nobody_answers_and_sees_it_come_back() {
     let echo = Origin::echo();
     let tunnel = watched().to("tcp", echo.address()).start();
-    let mut server = Siding::start(["server", "--listen", ANY, "--admin", ANY]);
-    let admin = server.admin_address();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let words = ["server", "--listen", ANY, "--admin", &*admin];
+    let mut server = Siding::start(words);
+    server.admin_address();
     let Some(mut browser) = Browser::open(&format!("http://{admin}/")) else {
         return;
     };
@@ -195,7 +197,7 @@ fn a_person_is_told_when_nobody_answers_and_sees_it_come_back() {
         "{alarm}.startsWith('No answer from {admin} since ')"
     ));
     browser.wait_for("document.title.includes('no answer')");
-    let _server = Siding::start(["server", "--listen", ANY, "--admin", &admin.to_string()]);
+    let _server = Siding::start(words);
     browser.wait_for(&format!(
         "{alarm} === '' && samples.filter((it) => it.gap).length > 1"
     ));

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use common::{HttpOrigin, HttpUser, Then, Tunnel, eventually};
+use common::{HttpOrigin, HttpUser, PATIENCE, Then, Tunnel, eventually};
 
 /// An origin that answers when it is told to, one request for each word.
 fn patient() -> (HttpOrigin, mpsc::Sender<()>, Arc<Mutex<Vec<String>>>) {
@@ -82,7 +82,7 @@ fn those_who_wait_are_served_in_their_order_on_the_connection_that_becomes_free(
 fn who_waits_too_long_is_refused_and_who_leaves_is_not_served() {
     let (origin, go, asked) = patient();
     let pool = r#""max_active_per_target": 1"#;
-    let tunnel = tunnel(&origin, pool, r#""queue": "200ms""#);
+    let tunnel = tunnel(&origin, pool, r#""queue": "1s""#);
     let mut first = ask(&tunnel, "/1");
     wait_until_asked(&asked, 1);
     let mark = tunnel.client.log().mark();
@@ -91,9 +91,11 @@ fn who_waits_too_long_is_refused_and_who_leaves_is_not_served() {
         .client
         .log()
         .wait_for_since(mark, "waits for a place");
-    let mark = tunnel.client.log().mark();
     common::reset(leaver.into_stream());
-    tunnel.client.log().wait_for_since(mark, "not connected");
+    tunnel
+        .client
+        .log()
+        .wait_for_all_of(mark, &["user_reset", "not connected"], PATIENCE);
     assert_eq!(ask(&tunnel, "/3").reply("GET").status, 503);
     go.send(()).unwrap();
     assert_eq!(first.reply("GET").status, 200);

@@ -298,12 +298,12 @@ fn a_thousand_users_at_once_leave_nothing_behind() {
     let before = tunnel.descriptors();
     crowd(&tunnel, &origin, 0);
     tunnel.wait_for_descriptors(before);
-    let memory = [&tunnel.server, &tunnel.client].map(|side| side.private_bytes());
+    let memory = [&tunnel.server, &tunnel.client].map(|side| side.written_bytes());
     // Whatever a user leaves behind is left behind a thousand times more by the second crowd.
     crowd(&tunnel, &origin, 1);
     tunnel.wait_for_descriptors(before);
     for (side, before) in [&tunnel.server, &tunnel.client].iter().zip(memory) {
-        let grown = side.private_bytes().saturating_sub(before);
+        let grown = side.written_bytes().saturating_sub(before);
         assert!(grown < 1 << 20, "grown by {grown} bytes from {before}");
     }
 }

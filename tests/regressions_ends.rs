@@ -38,7 +38,8 @@ const SHORT: u64 = 100_000;
 
 #[test]
 fn a_target_whose_user_reads_late_outlives_the_clients_half_close_deadline() {
-    let origin = Origin::start(|stream| {
+    let origin = Origin::start(|mut stream| {
+        stream.write_all(b"!").ok();
         read_to_end(&stream);
         send_pattern(&stream, 1, LONG).ok();
     });
@@ -46,7 +47,9 @@ fn a_target_whose_user_reads_late_outlives_the_clients_half_close_deadline() {
         .to("tcp", origin.address())
         .client_config(HALF_CLOSE)
         .start();
-    let user = tunnel.connect();
+    let mut user = tunnel.connect();
+    // The target is there when the deadline begins.
+    user.read_exact(&mut [0]).unwrap();
     user.shutdown(Shutdown::Write).unwrap();
     wait_for_first_byte(&user);
     pass(STANDSTILL);
@@ -57,7 +60,8 @@ fn a_target_whose_user_reads_late_outlives_the_clients_half_close_deadline() {
 #[test]
 fn a_user_whose_target_reads_late_outlives_the_servers_half_close_deadline() {
     let (ended, report) = mpsc::channel();
-    let origin = Origin::start(move |stream| {
+    let origin = Origin::start(move |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         wait_for_first_byte(&stream);
         pass(STANDSTILL);
@@ -67,7 +71,8 @@ fn a_user_whose_target_reads_late_outlives_the_servers_half_close_deadline() {
         .to("tcp", origin.address())
         .server_config(HALF_CLOSE)
         .start();
-    let user = tunnel.connect();
+    let mut user = tunnel.connect();
+    user.write_all(b"?").unwrap();
     expect_end(&user);
     send_pattern(&user, 2, LONG).unwrap();
     report.recv_timeout(PATIENCE).unwrap().unwrap();

@@ -26,6 +26,9 @@ const KEPT: usize = 64 * 1024;
 /// A client that parks as many connections as these tests have.
 const ROOMY: &str = r#"{ "pool": { "max_idle_per_target": 200 } }"#;
 
+/// A busy machine may have parked them too long ago for a request that cannot be repeated.
+const HOWEVER_LATE: &str = "--pool=always";
+
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
@@ -260,7 +263,7 @@ fn a_request_that_is_still_coming_goes_on_after_what_was_sent_again() {
             assert!([begun, rest].concat() == expected, "from its first byte");
             exchange.greet()
         });
-        let tunnel = Tunnel::to("http", origin.address());
+        let tunnel = however_late(&origin);
         let mut user = HttpUser::connect(tunnel.address());
         assert_eq!(user.get("/").status, 200);
         let length = body.len();
@@ -294,7 +297,7 @@ fn a_write_that_fails_is_a_death_like_any_other() {
             assert_eq!(exchange.body()?.bytes, b"bodybody");
             exchange.greet()
         });
-        let tunnel = Tunnel::to("http", origin.address());
+        let tunnel = however_late(&origin);
         let mut user = HttpUser::connect(tunnel.address());
         assert_eq!(user.get("/").status, 200);
         user.send(format!(
@@ -531,6 +534,12 @@ impl Restarted {
     }
 }
 
+/// A tunnel that takes what is parked for every request.
+fn however_late(origin: &HttpOrigin) -> Tunnel {
+    let tunnel = Tunnel::builder().to("http", origin.address());
+    tunnel.client_argument(HOWEVER_LATE).start()
+}
+
 /// A request as an origin has heard it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Heard {
@@ -585,6 +594,7 @@ impl Dying {
         let tunnel = Tunnel::builder()
             .to("http", origin.address())
             .client_config(ROOMY)
+            .client_argument(HOWEVER_LATE)
             .start();
         Self {
             origin,

@@ -198,7 +198,7 @@ fn tls_is_passed_on_by_the_name_it_asks_for_and_never_opened() {
     let tunnel = Tunnel::builder()
         .allow("127.0.0.1:*")
         .server_config(format!(
-            r#"{{ "timeouts": {{ "request_head": "300ms" }}, "proxies": [
+            r#"{{ "timeouts": {{ "request_head": "1s" }}, "proxies": [
                 {{ "client": "{CLIENT}", "spec": "tls:{port}:{to_a}", "hosts": [ "a.test" ] }},
                 {{ "client": "{CLIENT}", "spec": "tls:{port}:{to_b}", "hosts": [ "*.c.test" ] }} ] }}"#
         ))

@@ -13,11 +13,12 @@ use std::{
         net::{UnixDatagram, UnixStream},
     },
     process::Command,
+    time::{Duration, Instant},
 };
 
 use common::{
-    Authority, CLIENT, HttpUser, Origin, Process, Scratch, ServiceManager, Siding, Tunnel, connect,
-    echoes, echoing_bodies, eventually, free_port, tls_user, visited,
+    Authority, CLIENT, HttpUser, Origin, Process, STAYING, Scratch, ServiceManager, Siding, Tunnel,
+    connect, echoes, echoing_bodies, eventually, free_port, tls_user, visited,
 };
 use rustls::ClientConnection;
 
@@ -62,6 +63,9 @@ fn signal(pid: &str, name: &str) {
     assert!(status.success(), "kill -{name} {pid}");
 }
 
+/// How long users wait for one client where others of their listener are there.
+const OTHERS_AWAITED: Duration = Duration::from_secs(3);
+
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -73,6 +77,8 @@ fn one_process_after_another_takes_over_and_no_user_is_refused() {
     let [web, shell] = [(); 2].map(|()| free_port());
     let mut tunnel = Tunnel::builder()
         .listen(at(free_port()))
+        // The first process outlives the test, however slow that is.
+        .server_config(r#"{ "timeouts": { "drain": "5m" } }"#)
         .proxy(format!("http:{web}:{}", http.address()))
         .allow(http.address().to_string())
         .expose(format!("tcp:0:{}", raw.address()))
@@ -111,6 +117,8 @@ fn one_process_after_another_takes_over_and_no_user_is_refused() {
     println!("{tally:?}");
     assert!(tally.served > 100, "{tally:?}");
     assert_eq!((tally.refused, tally.cut), (0, 0), "{tally:?}");
+    // A process that leaves ends each idle connection once.
+    assert!(tally.again <= 3 * STAYING, "{tally:?}");
     sessions.iter().for_each(echoes);
     drop(sessions);
     assert!(tunnel.server.wait().success(), "the first has drained");
@@ -157,7 +165,7 @@ fn a_process_that_cannot_start_changes_nothing() {
             "cannot listen on",
         ),
     ] {
-        fs::write(&config, wrong).expect("written");
+        scratch.write("server.json", wrong);
         let mark = tunnel.server.log().mark();
         tunnel.server.signal("USR2");
         let line = tunnel
@@ -169,7 +177,7 @@ fn a_process_that_cannot_start_changes_nothing() {
         echoes(&session);
         echoes(&connect(at(port)));
     }
-    fs::write(&config, good).expect("written");
+    scratch.write("server.json", good);
     let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
     echoes(&session);
     echoes(&connect(at(port)));
@@ -288,18 +296,26 @@ fn users_wait_for_their_own_client_where_several_share_a_listener() {
         "--allow",
         &origin.address().to_string(),
     ]);
-    second.log().wait_for(": up to ");
-    second.signal("STOP");
-    let mark = tunnel.server.log().mark();
-    let _successor = Successor::of(&tunnel.server, &tunnel.server.pid().to_string());
-    tunnel
-        .server
-        .log()
-        .wait_for_since(mark, &format!("link {CLIENT}: up from"));
-    let mut user = HttpUser::connect(at(web));
-    user.send("GET / HTTP/1.1\r\nHost: second.test\r\n\r\n");
-    second.signal("CONT");
-    assert_eq!(user.reply("GET").status, 200);
+    let log = tunnel.server.log();
+    let mut successors: Vec<Successor> = Vec::new();
+    let mut status = 0;
+    while status != 200 {
+        log.wait_for_count(1 + successors.len(), "link second: up from");
+        second.signal("STOP");
+        let mark = log.mark();
+        let began = Instant::now();
+        let pid = successors.last().map(|successor| successor.0.clone());
+        let pid = pid.unwrap_or_else(|| tunnel.server.pid().to_string());
+        successors.push(Successor::of(&tunnel.server, &pid));
+        log.wait_for_since(mark, &format!("link {CLIENT}: up from"));
+        let mut user = HttpUser::connect(at(web));
+        user.send("GET / HTTP/1.1\r\nHost: second.test\r\n\r\n");
+        second.signal("CONT");
+        status = user.reply("GET").status;
+        // On a busy machine the client may be late by itself, and there is another try.
+        let is_late = status == 503 && began.elapsed() >= OTHERS_AWAITED && successors.len() < 10;
+        assert!(status == 200 || is_late, "{status}");
+    }
     // Nobody waits for one that was not there before.
     let mut user = HttpUser::connect(at(web));
     user.send("GET / HTTP/1.1\r\nHost: away.test\r\n\r\n");
@@ -476,7 +492,7 @@ fn a_service_manager_is_told_and_keeps_listeners_from_one_process_to_the_next() 
         .find_map(|word| word.parse::<SocketAddr>().ok());
     let exposed = exposed.expect("the line says where");
     kept.push(manager.expect_to_keep(&name(exposed)));
-    fs::write(&path, config(&[port])).expect("written");
+    scratch.write("server.json", config(&[port]));
     server.signal("HUP");
     let (said, _) = manager.next();
     let stamp = said
@@ -555,7 +571,7 @@ fn a_service_manager_hears_the_next_process_when_it_has_been_told_of_it() {
     );
     manager.expect_to_keep(&name(before));
     manager.expect("READY=1\n");
-    fs::write(&path, config(after)).expect("written");
+    scratch.write("server.json", config(after));
     let first = server.pid().to_string();
     let successor = Successor::of(&server, &first);
     // It listens to the main process alone (NotifyAccess=main).

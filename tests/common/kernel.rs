@@ -22,6 +22,7 @@ struct Entry {
     local: SocketAddr,
     remote: SocketAddr,
     state: String,
+    unsent: u64,
     unread: u64,
 }
 
@@ -56,12 +57,16 @@ pub fn wait_until_all_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>)
     let mut waiting: HashSet<_> = streams.into_iter().filter_map(ends).collect();
     eventually("the far ends read what was sent", || {
         let mut table = None;
-        waiting.retain(|&(far, near)| match sock_diag::unread(far, near) {
-            Some(unread) => unread > 0,
-            None => table
-                .get_or_insert_with(entries)
-                .iter()
-                .any(|entry| (entry.local, entry.remote) == (far, near) && entry.unread > 0),
+        waiting.retain(|&(far, near)| {
+            // In this order: what has left one is at the other.
+            match (sock_diag::queues(near, far), sock_diag::queues(far, near)) {
+                (Some(near), Some(far)) => near.unsent > 0 || far.unread > 0,
+                _ => table.get_or_insert_with(entries).iter().any(|entry| {
+                    let ends = (entry.local, entry.remote);
+                    ends == (near, far) && entry.unsent > 0
+                        || ends == (far, near) && entry.unread > 0
+                }),
+            }
         });
         waiting.is_empty().then_some(())
     });
@@ -71,8 +76,8 @@ pub fn wait_until_all_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>)
 pub fn unread_by_far_end(stream: &TcpStream) -> u64 {
     let near = stream.local_addr().expect("the stream is connected");
     let far = stream.peer_addr().expect("the stream is connected");
-    match sock_diag::unread(far, near) {
-        Some(unread) => unread.into(),
+    match sock_diag::queues(far, near) {
+        Some(queues) => queues.unread.into(),
         None => entries()
             .iter()
             .filter(|entry| (entry.local, entry.remote) == (far, near))
@@ -129,12 +134,14 @@ fn entry(line: &str) -> Option<Entry> {
     let local = address(words.next()?)?;
     let remote = address(words.next()?)?;
     let state = words.next()?.to_owned();
-    let (_unsent, unread) = words.next()?.split_once(':')?;
+    let (unsent, unread) = words.next()?.split_once(':')?;
+    let [unsent, unread] = [unsent, unread].map(|bytes| u64::from_str_radix(bytes, 16));
     Some(Entry {
         local,
         remote,
         state,
-        unread: u64::from_str_radix(unread, 16).ok()?,
+        unsent: unsent.ok()?,
+        unread: unread.ok()?,
     })
 }
 

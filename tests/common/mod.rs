@@ -67,7 +67,7 @@ pub use self::{
     tls::{Authority, TlsUser, Wire, tls_user},
     traffic::{Targets, Told, Traffic},
     tunnel::{Builder, CLIENT, Siding, Tunnel},
-    visitors::{Tally, echoing_bodies, visited},
+    visitors::{STAYING, Tally, echoing_bodies, visited},
     websocket::{Refusal, WebSocketPeer, text_of_http_answer},
 };
 
@@ -75,8 +75,9 @@ pub use self::{
 /// all there is; no test that passes waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How soon the far end must know of a reset, and a user of a refusal.
-pub const AT_ONCE: Duration = Duration::from_secs(1);
+/// How soon the far end must know of a reset, and a user of a refusal: late on a busy machine, and still
+/// before any deadline by which it could be known otherwise.
+pub const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// How often [`eventually`] looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);

@@ -119,23 +119,15 @@ impl Process {
             .count()
     }
 
-    /// Memory that is its alone, in bytes: what would be free again if it ended.
-    pub fn private_bytes(&self) -> u64 {
-        self.rollup("Private_")
-    }
-
-    /// Memory that it has written to, in bytes. Unlike [`private_bytes`](Self::private_bytes) it does
-    /// not grow when another process of the same program ends, with which it shared the code.
+    /// Memory that it has written to, in bytes. Unlike all that is its alone, it does not grow when another
+    /// process of the same program ends, with which it shared the code.
     pub fn written_bytes(&self) -> u64 {
-        self.rollup("Private_Dirty:")
-    }
-
-    fn rollup(&self, field: &str) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
             .expect("the process runs");
-        let lines = rollup.lines().filter(|line| line.starts_with(field));
-        let kib = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-        kib.sum::<u64>() * 1024
+        let mut lines = rollup.lines();
+        let line = lines.find(|line| line.starts_with("Private_Dirty:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("the kernel counts it") * 1024
     }
 
     /// Makes the present resident memory the largest that it ever was.

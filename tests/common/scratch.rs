@@ -30,10 +30,13 @@ impl Scratch {
         &self.0
     }
 
-    /// Writes an entry and says where it is.
+    /// Writes an entry and says where it is. What was there before is there until all of the new is: who
+    /// watches it sees nothing between.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, content).expect("the scratch directory is writable");
+        let beside = self.path(&format!("{name}.beside"));
+        fs::write(&beside, content).expect("the scratch directory is writable");
+        fs::rename(beside, &path).expect("they are in one directory");
         path
     }
 }

@@ -22,12 +22,30 @@ const IPPROTO_TCP: u8 = 6;
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
+/// Where in an answer `idiag_state` stands.
+const STATE_AT: usize = HEADER + 1;
+
+/// Whoever asks for a connection that is gone is told of the listener that it came to.
+const LISTENING: u8 = 10;
+
 /// Where in an answer `idiag_rqueue` stands: behind the header, four bytes, the id, and a timer.
 const UNREAD_AT: usize = HEADER + 4 + 48 + 4;
 
-/// Bytes that the socket at `local`, connected to `remote`, has received and its owner has not read; 0
-/// if there is no such socket. `None` where the kernel does not answer such questions.
-pub fn unread(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+/// And `idiag_wqueue`.
+const UNSENT_AT: usize = UNREAD_AT + 4;
+
+/// What a socket holds, in bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Queues {
+    /// It has received them, and its owner has not read them.
+    pub unread: u32,
+    /// Its owner has written them, and the far end has not said that they are there.
+    pub unsent: u32,
+}
+
+/// What the socket at `local`, connected to `remote`, holds; nothing if there is no such socket. `None` where
+/// the kernel does not answer such questions.
+pub fn queues(local: SocketAddr, remote: SocketAddr) -> Option<Queues> {
     static IS_ANSWERED: LazyLock<bool> = LazyLock::new(|| is_answered().unwrap_or_default());
     (*IS_ANSWERED).then(|| ask(local, remote).expect("it was answered before"))
 }
@@ -37,10 +55,10 @@ fn is_answered() -> io::Result<bool> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
     io::Write::write_all(&mut &near, b"?")?;
-    Ok(ask(near.peer_addr()?, near.local_addr()?)? == 1)
+    Ok(ask(near.peer_addr()?, near.local_addr()?)?.unread == 1)
 }
 
-fn ask(local: SocketAddr, remote: SocketAddr) -> io::Result<u32> {
+fn ask(local: SocketAddr, remote: SocketAddr) -> io::Result<Queues> {
     let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) else {
         return Err(io::ErrorKind::Unsupported.into());
     };
@@ -74,11 +92,15 @@ fn ask(local: SocketAddr, remote: SocketAddr) -> io::Result<u32> {
     let mut answer = [0; 512];
     let length = (&socket).read(&mut answer)?;
     let kind = u16::from_ne_bytes([answer[4], answer[5]]);
-    match answer[..length].get(UNREAD_AT..UNREAD_AT + 4) {
-        Some(unread) if kind == SOCK_DIAG_BY_FAMILY => Ok(u32::from_ne_bytes(
-            unread.try_into().expect("a slice of four bytes"),
-        )),
-        _ if kind == NLMSG_ERROR => Ok(0),
+    let number = |at: usize| {
+        let bytes = answer[..length].get(at..at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    match (number(UNREAD_AT), number(UNSENT_AT)) {
+        _ if kind == NLMSG_ERROR || answer[STATE_AT] == LISTENING => Ok(Queues::default()),
+        (Some(unread), Some(unsent)) if kind == SOCK_DIAG_BY_FAMILY => {
+            Ok(Queues { unread, unsent })
+        }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

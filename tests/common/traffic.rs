@@ -8,7 +8,9 @@ use std::{
     thread,
 };
 
-use super::{HttpOrigin, Origin, PATIENCE, Pattern, Then, connect, expect_pattern, send_pattern};
+use super::{
+    HttpOrigin, Origin, PATIENCE, Pattern, Then, connect, expect_pattern, reset, send_pattern,
+};
 
 /// More than all buffers on the way hold, and than loopback carries while a test lasts.
 const ENDLESS: u64 = 1 << 40;
@@ -210,9 +212,11 @@ impl Traffic {
             stream, running, ..
         } in self.0
         {
-            // Its thread sees the end of both halves; what is still coming then meets a reset.
+            // Its thread sees the end of both halves. By a reset, since a kernel opens no window again for
+            // whoever reads no more: the far end would wait for it for a minute.
             stream.shutdown(Shutdown::Both).ok();
             running.join().expect("a session does not panic").ok();
+            reset(stream);
         }
     }
 }

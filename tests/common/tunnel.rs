@@ -14,7 +14,7 @@ use {
     std::os::fd::OwnedFd,
 };
 
-use super::{Authority, Host, Process, Scratch, connect, eventually};
+use super::{Authority, Host, Process, Scratch, connect, eventually, free_port};
 
 /// The id of the client in every tunnel.
 pub const CLIENT: &str = "edge-1";
@@ -259,9 +259,10 @@ impl Tunnel {
     }
 
     /// Starts a server at the same place after the old one has gone, and waits until the client,
-    /// which nobody touches, has found it.
+    /// which nobody touches, has found it. For [`Builder::listen_again`].
     pub fn restart_server(&mut self) {
         assert!(!self.server.is_running(), "the old server is gone");
+        assert!(self.plan.listen.is_some(), "its place is kept");
         let mark = self.client.log().mark();
         let listen = self.link.to_string();
         self.server = self.plan.start_server(&self.scratch, &listen);
@@ -271,8 +272,10 @@ impl Tunnel {
     }
 
     /// Asks the server to stop, and starts another at the same place as soon as that is free. The old one,
-    /// which drains, once the client has a link to the new one. For proxies on fixed ports.
+    /// which drains, once the client has a link to the new one. For proxies on fixed ports, and
+    /// [`Builder::listen_again`].
     pub fn succeed_server(&mut self) -> Siding {
+        assert!(self.plan.listen.is_some(), "its place is kept");
         let mark = self.client.log().mark();
         self.server.terminate();
         self.client.log().wait_for_since(mark, "server drains");
@@ -396,6 +399,12 @@ impl Builder {
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
+    }
+
+    /// The server waits for clients where a later one does, too: at a port that the kernel gives to nobody
+    /// meanwhile.
+    pub fn listen_again(self) -> Self {
+        self.listen(([127, 0, 0, 1], free_port()).into())
     }
 
     /// A file of the server's, and its flag.

@@ -2,7 +2,7 @@
 //! to the byte; how else a visit may end is the test's to say.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, BufRead, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -21,6 +21,9 @@ const THREADS: u64 = 18;
 
 /// One in so many of them has a user, too, who stays between its requests.
 const REGULARS: u64 = 3;
+
+/// Users who stay, at the same time.
+pub const STAYING: usize = THREADS.div_ceil(REGULARS) as usize;
 
 /// Between the visits of a thread: what they cost leaves most of the processor idle, so that a loop
 /// that spins can be told from one that works.
@@ -46,6 +49,8 @@ pub struct Tally {
     pub refused: usize,
     /// See [`Visit::Cut`].
     pub cut: usize,
+    /// Requests that were sent once more, since the connection that was kept had ended without a word.
+    pub again: usize,
 }
 
 /// Visits of both kinds from several threads while `meanwhile` goes on: its result, and how they ended.
@@ -97,16 +102,38 @@ fn keep_visiting(
                 .map_or(Ok((Visit::Refused, None)), HttpVisitor::answer)?
                 .0,
         );
-        if seed.is_multiple_of(REGULARS)
-            && let Some(user) = regular.take().or_else(|| enter(http).ok())
-        {
-            let (visit, kept) = HttpVisitor::stay(user, &mut random).answer()?;
-            tally.count(visit);
-            regular = kept;
+        if seed.is_multiple_of(REGULARS) {
+            regular = come_again(http, regular, &mut random, &mut tally)?;
         }
         pass(PACE);
     }
     Ok(tally)
+}
+
+/// A visit of a user who stays, on its connection if it has one; gives the one that it has from now on.
+fn come_again(
+    http: SocketAddr,
+    regular: Option<HttpUser>,
+    random: &mut Random,
+    tally: &mut Tally,
+) -> io::Result<Option<HttpUser>> {
+    let is_reused = regular.is_some();
+    let Some(user) = regular.or_else(|| enter(http).ok()) else {
+        return Ok(None);
+    };
+    let mut visitor = HttpVisitor::stay(user, random);
+    if is_reused && visitor.is_unheard() {
+        // As every user does: a server may end an idle connection while a request is on its way.
+        tally.again += 1;
+        let Some(once_more) = visitor.once_more(http) else {
+            tally.count(Visit::Refused);
+            return Ok(None);
+        };
+        visitor = once_more;
+    }
+    let (visit, kept) = visitor.answer()?;
+    tally.count(visit);
+    Ok(kept)
 }
 
 /// An HTTP user, where somebody listens.
@@ -146,6 +173,7 @@ impl Tally {
         self.served += other.served;
         self.refused += other.refused;
         self.cut += other.cut;
+        self.again += other.again;
     }
 }
 
@@ -228,14 +256,33 @@ impl HttpVisitor {
         Self::ask(user, "", random)
     }
 
-    fn ask(mut user: HttpUser, fields: &str, random: &mut Random) -> Self {
+    fn ask(user: HttpUser, fields: &str, random: &mut Random) -> Self {
         let length = random.below(BYTES_MAX) as usize;
         let body = Pattern::bytes(random.next(), length);
+        Self::ask_with(user, fields, body)
+    }
+
+    fn ask_with(mut user: HttpUser, fields: &str, body: Vec<u8>) -> Self {
+        let length = body.len();
         let head =
             format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: {length}\r\n\r\n");
         // Who is refused may be so before it has spoken.
         user.try_send([head.as_bytes(), &body].concat()).ok();
         Self { user, body }
+    }
+
+    /// Waits for the answer: whether the connection has ended before its first byte.
+    fn is_unheard(&mut self) -> bool {
+        match self.user.stream().fill_buf() {
+            Ok(first) => first.is_empty(),
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// The same request on another connection that is to be kept, where somebody listens.
+    fn once_more(self, proxy: SocketAddr) -> Option<Self> {
+        let user = enter(proxy).ok()?;
+        Some(Self::ask_with(user, "", self.body))
     }
 
     /// Reads the answer; the connection is given back where it may be used again.

@@ -130,7 +130,9 @@ fn http_server_in_http_1_1_is_parked_and_reused() {
     let Some(python) = Python::server("ThreadingHTTPServer", "HTTP/1.1") else {
         return;
     };
-    let mut tunnel = Tunnel::to("http", python.address);
+    // However late a POST comes on a busy machine.
+    let tunnel = Tunnel::builder().to("http", python.address);
+    let mut tunnel = tunnel.client_argument("--pool=always").start();
     for _ in 0..3 {
         browse(&tunnel);
     }
