@@ -41,6 +41,7 @@ mod refusals;
 mod reload;
 pub mod run;
 pub mod server;
+pub mod share;
 pub mod socks;
 mod source;
 mod stage;

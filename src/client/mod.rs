@@ -529,7 +529,7 @@ impl<N: Net> Role<N> for Client {
     }
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
-        self.shared.budget.note_unread(io.unread_bytes());
+        self.shared.end_turn(io.unread_bytes());
         let shed = self.shed(io, now);
         self.start_queued_exchanges(io, now);
         self.start_queued_dials(io, now);

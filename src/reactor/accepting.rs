@@ -12,7 +12,7 @@ use super::{
     net::{Net, Purpose, is_out_of_descriptors},
     socket::{Deadline, Kind},
 };
-use crate::key::Key;
+use crate::{key::Key, share::Share};
 
 /// What [`Reactor::accept`] came to.
 #[derive(Debug)]
@@ -84,49 +84,22 @@ impl<N: Net, O: Copy> Reactor<N, O> {
 
     /// Whether a listener may take one more in this turn; if not, it is called again in the next.
     pub fn takes_another(&mut self, listener: Key) -> bool {
-        let takes = self.share.takes_another(listener);
+        let (_, taken) = self
+            .taking
+            .filter(|(taking, _)| *taking == listener)
+            .unwrap_or((listener, 0));
+        let takes = taken < self.accepts.each();
+        self.taking = Some((listener, taken + usize::from(takes)));
         if !takes && self.is_new_work(listener) {
             self.again.push_back(listener);
-            self.share.flooded += 1;
+            self.accepts.wants_more();
         }
         takes
     }
 }
 
-/// How many connections each listener may take in a turn.
-#[derive(Debug, Default)]
-pub(super) struct Share {
-    each: usize,
-    /// Who takes connections at present, and how many it has taken.
-    taking: Option<(Key, usize)>,
-    /// How many have used up theirs in this turn.
-    flooded: usize,
-}
-
-impl Share {
-    /// A turn begins, which is divided among as many as the last one was too short for.
-    pub(super) fn divide(&mut self) {
-        let flooded = std::mem::take(&mut self.flooded);
-        self.each = (TOGETHER_MAX / flooded.max(1)).clamp(1, EACH_MAX);
-        self.taking = None;
-    }
-
-    fn takes_another(&mut self, listener: Key) -> bool {
-        let taken = match self.taking {
-            Some((taking, taken)) if taking == listener => taken,
-            _ => 0,
-        };
-        let takes = taken < self.each;
-        self.taking = Some((listener, taken + usize::from(takes)));
-        takes
-    }
-}
-
-/// The most that one listener takes in a turn: as many as are closed in one, too.
-const EACH_MAX: usize = 16;
-
-/// The most that flooded listeners take in a turn together, as long as there are no more of them than that.
-const TOGETHER_MAX: usize = 32;
+/// How many connections a listener may take in a turn: at most as many as are closed in one, too.
+pub(super) const ACCEPTS: Share = Share::new(1, 16, 32);
 
 /// How long a listener waits for a descriptor before it tries again by itself.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -45,6 +45,15 @@ use std::{
 use log::trace;
 use slab::Slab;
 
+use self::{
+    accepting::ACCEPTS,
+    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose},
+    resolver::{Lookup, Names},
+    room::Room,
+    socket::{Kind, Life, Socket},
+    tls::Tls,
+    wheel::TimerWheel,
+};
 pub use self::{
     accepting::Accepted,
     outlook::Outlook,
@@ -53,16 +62,7 @@ pub use self::{
     tls::Session,
     turn::{Flushed, Role},
 };
-use self::{
-    accepting::Share,
-    net::{Address, Descriptors, Event, NameClass, Net, Peer, Purpose},
-    resolver::{Lookup, Names},
-    room::Room,
-    socket::{Kind, Life, Socket},
-    tls::Tls,
-    wheel::TimerWheel,
-};
-use crate::{clock::Now, histogram::Histogram, key::Key};
+use crate::{clock::Now, histogram::Histogram, key::Key, share::Share};
 
 /// The addresses of a name, or why there are none.
 pub type Found = Result<Rc<[IpAddr]>, Rc<str>>;
@@ -104,8 +104,9 @@ pub struct Reactor<N: Net, O> {
     /// How many reads of what nobody wants are left to this turn, and whose turn has not come.
     discards: usize,
     deferred: Vec<Key>,
-    /// How many connections a listener may take in this turn.
-    share: Share,
+    /// How many connections a listener may take in this turn; which one does so, and how many it has taken.
+    accepts: Share,
+    taking: Option<(Key, usize)>,
     /// Listeners that wait for a descriptor.
     starved: Vec<Key>,
     events: Vec<Event>,
@@ -137,7 +138,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
             again: VecDeque::new(),
             discards: 0,
             deferred: Vec::new(),
-            share: Share::default(),
+            accepts: ACCEPTS,
+            taking: None,
             starved: Vec::new(),
             events: Vec::new(),
             scratch: Vec::new(),

@@ -110,7 +110,8 @@ impl<N: Net, O: Copy> Reactor<N, O> {
         };
         let again = self.again.len();
         self.discards = DISCARDS_MAX;
-        self.share.divide();
+        self.accepts.divide();
+        self.taking = None;
         let mut events = std::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
         let before = std::mem::replace(&mut self.now, self.net.now());

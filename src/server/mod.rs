@@ -587,7 +587,7 @@ impl<N: Net> Role<N> for Server {
     }
 
     fn flush(&mut self, io: &mut Reactor<N, Owner>, now: Now) -> Flushed {
-        self.shared.budget.note_unread(io.unread_bytes());
+        self.shared.end_turn(io.unread_bytes());
         let shed = self.shed(io, now);
         if self.stage.has_left(io.lingering()) {
             return Flushed::Idle;

@@ -21,6 +21,7 @@ use tungstenite::{
 use crate::{
     clock::Now,
     key::Key,
+    share::Share,
     tunnel::{
         Sockets,
         frame::{self, BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
@@ -38,8 +39,8 @@ pub struct Link {
     probe: BytesMut,
     /// Bytes read in this turn.
     read: usize,
-    /// How many frames it may still bring in this turn; before the peer is known, ever.
-    share: usize,
+    /// Frames taken in this turn; before the peer is known, since the link began.
+    taken: usize,
     is_known: bool,
     /// The turn's share was used up: there may be more to read, and no event will say so.
     scheduled: bool,
@@ -170,7 +171,7 @@ impl Link {
             pace: Pace::new(now.instant),
             probe: BytesMut::new(),
             read: 0,
-            share: STRANGER_FRAMES_MAX,
+            taken: 0,
             is_known: false,
             scheduled: false,
             role,
@@ -186,7 +187,7 @@ impl Link {
     pub fn welcomed(&mut self, now: Now) {
         self.round_trip = Some(self.age(now));
         self.is_known = true;
-        self.share = FRAMES_PER_TURN_MAX;
+        self.taken = 0;
         self.websocket.set_config(|config| {
             config.max_message_size = Some(BATCH_MAX);
             config.max_frame_size = Some(BATCH_MAX);
@@ -202,6 +203,7 @@ impl Link {
         sockets: &mut dyn Sockets,
         key: Key,
         scratch: &mut Scratch,
+        frames: &mut Share,
         now: Now,
     ) -> Result<Option<Bytes>, LinkError> {
         let mut wire = Wire {
@@ -212,23 +214,28 @@ impl Link {
         let read_before = wire.read;
         let mut taken = 0;
         let outcome = loop {
-            if self.share == 0 {
+            if self.share(frames) == 0 {
                 if !self.is_known {
                     let text = "it says too much before it is known";
                     break Err(LinkError::WebSocket(text.into()));
                 }
                 wire.give_back();
+                frames.wants_more();
                 break Ok(None);
             }
             let read = self.websocket.read(&mut wire);
-            self.share -= usize::from(read.is_ok());
+            self.taken += usize::from(read.is_ok());
             match read {
                 Ok(Message::Binary(bytes)) => {
                     self.grown |= bytes.len() > READ_BUFFER;
                     taken += wire_bytes(bytes.len(), self.role);
                     break Ok(Some(bytes));
                 }
-                Ok(Message::Ping(bytes)) => taken += wire_bytes(bytes.len(), self.role),
+                // Its pong waits until all that has come is handled, and goes with the others.
+                Ok(Message::Ping(bytes)) => {
+                    self.grown |= !bytes.is_empty();
+                    taken += wire_bytes(bytes.len(), self.role);
+                }
                 Ok(Message::Pong(bytes)) => {
                     taken += wire_bytes(bytes.len(), self.role);
                     let pinged = self.liveness.pinged.filter(|_| bytes.is_empty());
@@ -262,20 +269,24 @@ impl Link {
             self.scheduled = wire.cut;
             self.read = 0;
             if self.is_known {
-                self.share = FRAMES_PER_TURN_MAX;
+                self.taken = 0;
             }
         }
         outcome
     }
 
-    /// How many frames may be taken from its messages in this turn.
-    pub fn share(&self) -> usize {
-        self.share
+    /// How many frames may still be taken from its messages in this turn.
+    pub fn share(&self, frames: &Share) -> usize {
+        let most = match self.is_known {
+            true => frames.each(),
+            false => STRANGER_FRAMES_MAX,
+        };
+        most.saturating_sub(self.taken)
     }
 
     /// So many were taken, or what costs as much.
     pub fn spend(&mut self, frames: usize) {
-        self.share = self.share.saturating_sub(frames);
+        self.taken += frames;
     }
 
     /// Whether more may be there to read than this turn's share, so that no event will come for it.
@@ -500,6 +511,10 @@ impl Read for Wire<'_> {
 
 impl Write for Wire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // While messages are read, pongs are all that there is to write.
+        if self.scratch.is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.sockets.write(self.key, bytes)
     }
 
@@ -601,10 +616,6 @@ fn link_error(error: Error) -> LinkError {
 
 /// How much is read from one link in a turn while others wait: with one system call, if it is there.
 pub const READ_PER_TURN_MAX: usize = SCRATCH;
-
-/// How many frames are taken from one link in a turn while others wait, a message and a ping counting as one,
-/// too: each may cost as much as a system call, and 64 KiB hold five thousand.
-pub const FRAMES_PER_TURN_MAX: usize = 256;
 
 /// What a peer has to say until it is known takes one message, or two; and some pings, where that takes long.
 const STRANGER_FRAMES_MAX: usize = 16;

@@ -46,6 +46,7 @@ use crate::{
     clock::Now,
     http::Source,
     key::Key,
+    share::Share,
     tunnel::{
         drain::Drain,
         frame::{BATCH_MAX, Batch, Message},
@@ -133,6 +134,8 @@ pub struct Shared {
     pub budget: Budget,
     /// When streams to reset were last looked for.
     looked: Option<Instant>,
+    /// How many frames a link may bring in this turn.
+    frames: Share,
     batch: Batch,
     scratch: Scratch,
 }
@@ -143,6 +146,7 @@ impl Shared {
         Shared {
             budget,
             looked: None,
+            frames: FRAMES,
             batch: Batch::default(),
             scratch: Scratch::default(),
         }
@@ -150,6 +154,12 @@ impl Shared {
 }
 
 impl Shared {
+    /// All that has come in this turn was handled, and so many bytes were given back to their sockets.
+    pub fn end_turn(&mut self, unread: usize) {
+        self.budget.note_unread(unread);
+        self.frames.divide();
+    }
+
     /// Whether memory is so short that streams are to be reset whose readers stand still. Looking for
     /// them costs a step for each stream, so it is answered with yes once a second at most.
     pub fn is_short(&mut self, now: Now) -> bool {
@@ -256,8 +266,7 @@ impl Tunnel {
     }
 
     /// Handles what has arrived, up to the next event that the role must see; `None`: no more
-    /// has come. At most [`link::READ_PER_TURN_MAX`] bytes a turn, and [`link::FRAMES_PER_TURN_MAX`] frames;
-    /// [`Link::is_scheduled`] says if that was why.
+    /// has come. At most [`link::READ_PER_TURN_MAX`] bytes a turn, and its [share](Shared) of frames; [`Link::is_scheduled`] says if that was why.
     ///
     /// # Errors
     /// The link is over.
@@ -269,7 +278,7 @@ impl Tunnel {
     ) -> Result<Option<Happened>, LinkError> {
         loop {
             if let Some(message) = &mut self.message {
-                let share = self.link.share();
+                let share = self.link.share(&shared.frames);
                 message.set_share(share);
                 let happened = self.mux.receive(message, sockets, &mut shared.budget, now);
                 self.link.spend(share - message.share());
@@ -283,9 +292,10 @@ impl Tunnel {
                     self.message = None;
                 }
             }
-            let received = self
-                .link
-                .receive(sockets, self.key, &mut shared.scratch, now)?;
+            let Shared {
+                scratch, frames, ..
+            } = shared;
+            let received = self.link.receive(sockets, self.key, scratch, frames, now)?;
             match received {
                 Some(bytes) => self.message = Some(Message::new(bytes)),
                 None => return Ok(None),
@@ -349,6 +359,10 @@ impl Tunnel {
         }
     }
 }
+
+/// How many frames are taken from one link in a turn while others wait, a message and a ping counting as one,
+/// too: each may cost as much as a system call, and 64 KiB hold five thousand.
+const FRAMES: Share = Share::new(16, 256, 512);
 
 /// What a frame of the link costs besides, in frames: its text is parsed, and it may open a listener.
 const CONTROL_FRAMES: usize = 7;

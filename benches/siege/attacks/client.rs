@@ -9,11 +9,11 @@ use std::{
 
 use rustls::ClientConfig;
 
-use super::{dial, expect_closed, is_closed, keep, wait_for_end};
+use super::{ROUND, dial, expect_closed, is_closed, keep, wait_for_end};
 use crate::{
     attacker::Score,
     common::{
-        CLIENT, TlsUser, WebSocketPeer, reset,
+        CLIENT, TlsUser, WebSocketPeer, pass, reset,
         websocket::{NONCE, SUBPROTOCOL, frame, frames, kind, request, siding_frame},
     },
     ground::{Ground, HOSTILE_CLIENTS},
@@ -148,7 +148,8 @@ pub fn overspends(ground: &Ground, score: &Score) {
 }
 
 /// Pings, requests to close nothing, and credit for streams that are gone: as many to a system call as there
-/// may be, and read as fast as they come.
+/// may be. Not without a pause, as they cost little to send: siding would take what there is of a processor, and
+/// times would be those of the scheduler (see `classes`).
 pub fn floods(ground: &Ground, score: &Score) {
     const BYTES: usize = 48 * 1024;
     let tls = without_tickets(&ground.ca);
@@ -170,6 +171,7 @@ pub fn floods(ground: &Ground, score: &Score) {
             link.send_raw(&frame(0x9, b"read"))?;
             while link.read_frame()? != (0xa, b"read".to_vec()) {}
             score.add(1);
+            pass(ROUND);
             if score.is_over() {
                 break;
             }

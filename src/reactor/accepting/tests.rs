@@ -89,8 +89,10 @@ fn turns(doors: usize, waiting: usize) -> Vec<Vec<usize>> {
 
 #[test]
 fn a_flooded_listener_takes_its_share_in_each_turn() {
-    assert_eq!(turns(1, 40), [[16], [16], [8]]);
-    assert_eq!(turns(1, 16), [[16]]);
+    let taken: Vec<usize> = turns(1, 40).concat();
+    assert!(taken.iter().all(|taken| *taken <= 16), "{taken:?}");
+    assert_eq!(taken.iter().sum::<usize>(), 40);
+    assert!(taken.contains(&16), "and no less: {taken:?}");
 }
 
 #[test]
