@@ -312,6 +312,30 @@ fn a_user_that_closes_its_half_inside_a_body_has_not_sent_a_request() {
 }
 
 #[test]
+fn a_request_that_breaks_off_takes_nothing_from_the_answer_before_it() {
+    /// More than this user's kernel holds, less than the server's does.
+    const LENGTH: usize = 40_000;
+    let origin = HttpOrigin::start(|exchange| {
+        exchange.body()?;
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+        ))?;
+        exchange.send([b'a'; LENGTH])?;
+        Ok(Then::Keep)
+    });
+    let tunnel = Tunnel::to("http", origin.address());
+    let mut user = HttpUser::connect(tunnel.address());
+    let stream = user.stream().get_ref();
+    SockRef::from(stream).set_recv_buffer_size(4096).unwrap();
+    user.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nPUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nbody");
+    user.stream().get_ref().shutdown(Shutdown::Write).unwrap();
+    tunnel.server.log().wait_for("#2 of proxy");
+    let reply = user.reply("GET");
+    assert_eq!((reply.status, reply.body.bytes.len()), (200, LENGTH));
+    user.expect_end();
+}
+
+#[test]
 fn an_answer_survives_a_user_that_speaks_on_after_asking_for_close() {
     const ANSWER: u64 = 4 << 20;
     let origin = HttpOrigin::start(|exchange| {

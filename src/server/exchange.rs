@@ -369,8 +369,11 @@ impl Server {
             // Only raw streams end by FIN, and an upgraded one is raw.
             StreamEnd::Answered { .. } | StreamEnd::Closed => self.close_answered(io, front),
             StreamEnd::Disconnected(_, reason) | StreamEnd::Failed(reason) if !ended.answered => {
-                if reason == Reason::UserReset || ended.torn {
+                if ended.torn {
                     self.abort_front(io, front);
+                } else if reason == Reason::UserReset {
+                    // Nothing of this answer has passed, but the user may still be reading the one before.
+                    self.close_answered(io, front);
                 } else {
                     self.answer_error(io, front, reason.status(), reason.word());
                 }

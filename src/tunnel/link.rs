@@ -25,6 +25,7 @@ use crate::{
     tunnel::{
         Sockets,
         frame::{self, BATCH_MAX, Batch, CONTROL_MAX, HEADER_BYTES},
+        liveness::{Alive, Liveness},
         mux::{Side, Violation},
         pace::Pace,
     },
@@ -161,13 +162,7 @@ impl Link {
             .max_frame_size(Some(HEADER_BYTES + CONTROL_MAX));
         Link {
             websocket: WebSocketContext::from_partially_read(surplus, role, Some(config)),
-            liveness: Liveness {
-                heard: now.instant,
-                pinged: None,
-                due: now.instant,
-                ping,
-                pong,
-            },
+            liveness: Liveness::new(ping, pong, now.instant),
             pace: Pace::new(now.instant),
             probe: BytesMut::new(),
             read: 0,
@@ -238,7 +233,7 @@ impl Link {
                 }
                 Ok(Message::Pong(bytes)) => {
                     taken += wire_bytes(bytes.len(), self.role);
-                    let pinged = self.liveness.pinged.filter(|_| bytes.is_empty());
+                    let pinged = self.liveness.pinged().filter(|_| bytes.is_empty());
                     let asked = pinged.or(self.pace.confirmed(&bytes, now.instant));
                     if let Some(asked) = asked {
                         self.round_trip = Some(now.instant.saturating_duration_since(asked));
@@ -523,59 +518,6 @@ impl Write for Wire<'_> {
     }
 }
 
-/// Whether the peer is there.
-#[derive(Debug)]
-struct Liveness {
-    heard: Instant,
-    pinged: Option<Instant>,
-    /// By when it has to answer, once it was asked.
-    due: Instant,
-    ping: Duration,
-    pong: Duration,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Alive {
-    Yes,
-    Ask,
-    No,
-}
-
-impl Liveness {
-    fn heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.pinged = None;
-    }
-
-    fn deadline(&self) -> Instant {
-        match self.pinged {
-            Some(_) => self.due,
-            None => self.heard + self.ping,
-        }
-    }
-
-    fn timeout(&mut self, now: Instant) -> Alive {
-        if now < self.deadline() {
-            Alive::Yes
-        } else if self.pinged.is_some() {
-            Alive::No
-        } else {
-            self.ask(self.pong, now);
-            Alive::Ask
-        }
-    }
-
-    /// It is asked, and has to answer `within` so long, or when it had to before if that is sooner.
-    fn ask(&mut self, within: Duration, now: Instant) {
-        let due = now + within.min(self.pong);
-        self.due = match self.pinged {
-            Some(_) => self.due.min(due),
-            None => due,
-        };
-        self.pinged.get_or_insert(now);
-    }
-}
-
 /// What a message of so many bytes that was not fragmented has taken on the wire to `role` (RFC 6455
 /// §5.2). One that was took more, so that a sum of these is never too much.
 fn wire_bytes(payload: usize, role: Role) -> usize {
@@ -635,42 +577,6 @@ const CLOSE_TEXT_MAX: usize = 123;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_silent_peer_is_asked_once_and_then_given_up() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut liveness = Liveness {
-            heard: start,
-            pinged: None,
-            due: start,
-            ping: Duration::from_secs(15),
-            pong: Duration::from_secs(10),
-        };
-        assert_eq!(liveness.timeout(at(14)), Alive::Yes);
-        assert_eq!(liveness.deadline(), at(15));
-        assert_eq!(liveness.timeout(at(15)), Alive::Ask);
-        assert_eq!(liveness.timeout(at(24)), Alive::Yes);
-        liveness.heard(at(24));
-        assert_eq!(liveness.deadline(), at(39), "any byte is an answer");
-        assert_eq!(liveness.timeout(at(39)), Alive::Ask);
-        assert_eq!(liveness.timeout(at(49)), Alive::No);
-
-        // Out of turn it has less time, and never more.
-        liveness.heard(at(50));
-        liveness.ask(Duration::from_secs(3), at(51));
-        assert_eq!(liveness.deadline(), at(54));
-        liveness.ask(Duration::from_secs(3), at(52));
-        assert_eq!(liveness.deadline(), at(54));
-        assert_eq!(liveness.timeout(at(54)), Alive::No);
-        liveness.heard(at(54));
-        assert_eq!(liveness.timeout(at(69)), Alive::Ask);
-        liveness.ask(Duration::from_secs(3), at(70));
-        assert_eq!(liveness.deadline(), at(73));
-        liveness.heard(at(71));
-        liveness.ask(Duration::from_secs(60), at(72));
-        assert_eq!(liveness.deadline(), at(82));
-    }
 
     #[test]
     fn close_codes_read_back() {

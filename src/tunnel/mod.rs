@@ -23,6 +23,7 @@ mod drain;
 pub mod frame;
 pub mod ids;
 pub mod link;
+mod liveness;
 pub mod mux;
 mod pace;
 pub mod proof;
