@@ -38,7 +38,7 @@ use std::{
     borrow::Borrow,
     env,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::mpsc,
     time::{Duration, Instant},
@@ -110,15 +110,33 @@ pub fn pass(span: Duration) {
 
 /// Connects as a user does, with deadlines on every read and write.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    let connected = TcpStream::connect_timeout(&address, PATIENCE);
+    let stream = or_already_reset(connected, address);
     with_deadlines(&stream);
     stream
 }
 
+/// Who is connected, and reset before it has heard of that, is told of no connection. It is one like any other
+/// that is reset at once, so it gets one that is.
+fn or_already_reset(connected: io::Result<TcpStream>, to: SocketAddr) -> TcpStream {
+    match connected {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+            let address = listener.local_addr().expect("it is bound");
+            let stream = TcpStream::connect(address).expect("it listens");
+            let (far, _) = listener.accept().expect("it has connected");
+            reset(far);
+            stream
+        }
+        connected => connected.unwrap_or_else(|error| panic!("connecting to {to}: {error}")),
+    }
+}
+
 /// Connects as a user from another address of this machine, such as 127.0.7.1.
 pub fn connect_from(from: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
-    try_connect_from(from, to).unwrap_or_else(|error| panic!("connecting to {to}: {error}"))
+    let stream = or_already_reset(try_connect_from(from, to), to);
+    with_deadlines(&stream);
+    stream
 }
 
 /// The same for one who may be reset before it knows that it is connected.
