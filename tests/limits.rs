@@ -209,6 +209,7 @@ fn a_source_that_comes_too_often_is_cheap_to_refuse_and_nobody_else_notices() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_proxy_with_a_rate_carries_no_more_in_either_direction_and_all_of_it() {
     const RATE: u64 = 256 << 10;
     const SIZE: u64 = 1 << 20;

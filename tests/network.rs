@@ -199,6 +199,7 @@ fn another_way_to_the_server_is_tried_out_before_the_link_is_given_up() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_client_that_waits_dials_when_a_way_to_the_server_is_there() {
     let name = "a_client_that_waits_dials_when_a_way_to_the_server_is_there";
     let Some(hosts) = Hosts::of(name) else { return };

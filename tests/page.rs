@@ -178,6 +178,7 @@ fn a_person_sees_what_there_is_as_it_changes_and_closes_a_session_by_keyboard() 
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_person_is_told_when_nobody_answers_and_sees_it_come_back() {
     let echo = Origin::echo();
     let tunnel = watched().to("tcp", echo.address()).start();

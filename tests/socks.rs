@@ -274,6 +274,7 @@ fn what_is_not_socks5_is_let_go_without_a_word() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn the_whole_negotiation_has_one_deadline() {
     let tunnel = Tunnel::builder()
         .server_config(r#"{ "timeouts": { "request_head": "1s" } }"#)

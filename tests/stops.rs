@@ -162,6 +162,7 @@ fn a_client_that_stands_still_is_given_up_and_comes_back() {
 
 /// The target is a process, too: the server of another tunnel.
 #[test]
+#[ignore = "slow"]
 fn a_target_that_stands_still_keeps_its_sessions_and_holds_up_no_other() {
     const LONG: u64 = 40 << 20;
     /// More than both sides' deadlines of the link, which has nothing to do with it.

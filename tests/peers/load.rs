@@ -42,6 +42,7 @@ fn no_get_fails_for_a_minute_of_load() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn no_get_fails_for_three_seconds_of_load_over_tls() {
     tls(Duration::from_secs(3));
 }
