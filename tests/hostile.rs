@@ -191,15 +191,7 @@ fn a_peer_that_breaks_the_protocol_after_welcome_is_told_and_loses_its_link_only
 
 #[test]
 fn a_client_that_overspends_its_credit_loses_its_link() {
-    let server = Siding::start([
-        "server",
-        "--listen",
-        "127.0.0.1:0",
-        "--proxy",
-        "edge-2=tcp:0:127.0.0.1:22",
-        "--log",
-        "debug",
-    ]);
+    let server = server_of_edge_2("tcp:0:127.0.0.1:22");
     let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
     // A user who never reads, so that no credit ever comes back.
     let _user = connect(server.proxy_address("tcp:0:127.0.0.1:22"));
@@ -220,15 +212,7 @@ fn a_client_that_overspends_its_credit_loses_its_link() {
 #[test]
 fn a_client_that_switches_protocols_unasked_loses_its_link() {
     let spec = "http:0:127.0.0.1:80";
-    let server = Siding::start([
-        "server",
-        "--listen",
-        "127.0.0.1:0",
-        "--proxy",
-        &format!("edge-2={spec}"),
-        "--log",
-        "debug",
-    ]);
+    let server = server_of_edge_2(spec);
     let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
     let mut user = connect(server.proxy_address(spec));
     // What follows on this connection may be for somebody else.
@@ -340,15 +324,7 @@ fn a_stranger_that_pings_and_pings_is_shown_out() {
 fn a_flood_of_tiny_frames_is_taken_in_turns_and_loses_nothing() {
     const BYTES: usize = 20_000;
     let spec = "tcp:0:127.0.0.1:22";
-    let server = Siding::start([
-        "server",
-        "--listen",
-        "127.0.0.1:0",
-        "--proxy",
-        &format!("edge-2={spec}"),
-        "--log",
-        "debug",
-    ]);
+    let server = server_of_edge_2(spec);
     let mut peer = WebSocketPeer::welcomed(server.link_address(), "edge-2");
     let mut user = connect(server.proxy_address(spec));
     let stream = next_stream(&mut peer);
@@ -498,6 +474,13 @@ fn a_client_outlives_servers_that_are_none() {
         report.recv_timeout(PATIENCE).expect("it tries again");
     }
     assert!(client.is_running());
+}
+
+/// A server with this proxy of client edge-2.
+fn server_of_edge_2(spec: &str) -> Siding {
+    let proxy = format!("edge-2={spec}");
+    let words = ["server", "--listen", "127.0.0.1:0", "--log", "debug"];
+    Siding::start(words.iter().chain(&["--proxy", &*proxy]))
 }
 
 /// The id of the stream that the server opens next.

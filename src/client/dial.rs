@@ -193,19 +193,13 @@ impl Client {
         let dials: Vec<_> = dials.map(|(slot, dial)| (slot, dial.timer)).collect();
         for (slot, timer) in dials {
             // Its slot may have a later tenant, if one before it has ended.
-            let Some(dial) = self.dials.slab.get_mut(slot) else {
-                continue;
-            };
-            if dial.timer != timer {
-                continue;
+            let dial = self.dials.slab.get(slot);
+            if dial.is_some_and(|dial| dial.timer == timer) {
+                let dial = slot as u32;
+                self.settle(io, dial, None);
+                self.dials.active -= 1;
+                self.start_dial(io, dial, now);
             }
-            for attempt in std::mem::take(&mut dial.attempts) {
-                io.close(attempt);
-            }
-            dial.waiting.clear();
-            io.set_deadline(timer, Deadline::At(dial.deadline));
-            self.dials.active -= 1;
-            self.start_dial(io, slot as u32, now);
         }
     }
 

@@ -7,6 +7,7 @@
 //! Pure: it copies nothing but the beginning of a head whose end has not come.
 
 use super::{
+    chunked::at_most,
     framing::Framing,
     head::{FIELDS_MAX, HeadLimits, head_end},
     response::{Asked, Kind, Response},
@@ -204,10 +205,6 @@ impl Chunk {
     }
 }
 
-fn at_most(left: u64, length: usize) -> usize {
-    usize::try_from(left).map_or(length, |left| left.min(length))
-}
-
 /// The longest head that a client may be told to take, and what it adds.
 const HEAD_MAX: usize = (1 << 20) + Response::ADDED;
 
@@ -218,7 +215,9 @@ mod tests {
     use super::*;
     use crate::http::{Body, BodyLimits, Source, Step, Version};
 
-    fn asked(head: bool, version: Version) -> Asked {
+    const GET: Asked = asked(false, Version::Http11);
+
+    const fn asked(head: bool, version: Version) -> Asked {
         Asked {
             head,
             version,
@@ -236,14 +235,6 @@ mod tests {
         }
         Ok(follower)
     }
-
-    const GET: Asked = Asked {
-        head: false,
-        version: Version::Http11,
-        upgrade: true,
-        keep_alive: true,
-        connection_auth: false,
-    };
 
     #[test]
     fn a_response_ends_where_its_user_sees_it_end_however_it_comes() {

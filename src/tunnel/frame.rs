@@ -188,7 +188,7 @@ impl fmt::Display for FrameError {
 pub struct Message {
     bytes: Bytes,
     read: usize,
-    /// How many more frames may be taken for now.
+    /// How many more frames may be taken in this turn.
     share: usize,
 }
 

@@ -17,12 +17,16 @@ use crate::{
 };
 
 impl Client {
-    /// One attempt has won, and has something to do yet: the others are given up, and what is left of the
-    /// deadline is all that the timer is for.
-    fn settle<N: Net>(&mut self, io: &mut Reactor<N, Owner>, dial: u32, key: Key) {
+    /// All attempts but the winner are given up, and what is left of the deadline is all that the timer is for.
+    pub(super) fn settle<N: Net>(
+        &mut self,
+        io: &mut Reactor<N, Owner>,
+        dial: u32,
+        winner: Option<Key>,
+    ) {
         let found = &mut self.dials.slab[dial as usize];
-        for attempt in std::mem::replace(&mut found.attempts, vec![key]) {
-            if attempt != key {
+        for attempt in std::mem::replace(&mut found.attempts, winner.into_iter().collect()) {
+            if winner != Some(attempt) {
                 io.close(attempt);
             }
         }
@@ -39,7 +43,7 @@ impl Client {
         peer: Peer,
         now: Now,
     ) {
-        self.settle(io, dial, key);
+        self.settle(io, dial, Some(key));
         let found = &mut self.dials.slab[dial as usize];
         found.progress = Progress::Asking(peer);
         let Some(detour) = &found.detour else { return };
@@ -114,7 +118,7 @@ impl Client {
         if !self.dials.slab[dial as usize].upstream.secure {
             return self.dial_succeeded(io, dial, key, peer, now);
         }
-        self.settle(io, dial, key);
+        self.settle(io, dial, Some(key));
         let found = &mut self.dials.slab[dial as usize];
         found.progress = Progress::Securing(peer);
         let trust = match found.whose {
